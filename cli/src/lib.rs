@@ -1,0 +1,1 @@
+//! The tidemark program: primary, replica, dev, shell and tools.

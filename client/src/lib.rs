@@ -1,0 +1,1 @@
+//! The Rust client of Tidemark: sessions that thread bookmarks by themselves.

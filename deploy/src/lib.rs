@@ -1,0 +1,1 @@
+//! What an operator runs around Tidemark: WAN emulation and sample configuration.

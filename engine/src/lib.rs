@@ -1,0 +1,1 @@
+//! libSQL behind a safe interface: overlay WAL, owner, readers, injection, checksums, limits.

@@ -1,0 +1,1 @@
+//! The HTTP face of a Tidemark node, the same on both roles.

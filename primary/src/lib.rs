@@ -1,0 +1,1 @@
+//! The cell that holds the primary copy: consensus, commit pipeline, catalogue, shipping.

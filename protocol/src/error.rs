@@ -1,0 +1,131 @@
+//! How a request fails, as far as a client can tell: a kind that says what to do, D1's code, a text.
+//!
+//! Three outcomes reach a client: committed (no failure), failed (nothing happened), unknown
+//! ([`FailureKind::Unknown`]: contact with the outcome was lost).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure it is: what the caller can do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The request is malformed. Fix it.
+    BadRequest,
+    /// SQLite refused a statement. Fix it.
+    Sql,
+    /// The bookmark is unreadable, forged or of another database. Start a new session.
+    BadBookmark,
+    /// The bookmark is of a state that this history never reached. Start a new session.
+    LostBookmark,
+    /// No such database.
+    NoDatabase,
+    /// A database of that name exists.
+    DatabaseExists,
+    /// The token is missing or wrong.
+    Unauthenticated,
+    /// The token does not allow it.
+    Forbidden,
+    /// Over a bound on the size of a request, an answer or a transaction.
+    TooLarge,
+    /// The replica did not reach the bookmark by the deadline, and forwarding was not asked for.
+    Stale,
+    /// The deadline passed before anything was done. Nothing happened.
+    Deadline,
+    /// Too many requests queue. Nothing happened; try later.
+    Overloaded,
+    /// No primary can be reached. Nothing happened; try later.
+    Unavailable,
+    /// The copy of the database on this node is damaged and under repair. Nothing happened.
+    Damaged,
+    /// A write was handed on and its outcome is not known. Retry with the same request id.
+    Unknown,
+    /// A fault of the server. Nothing happened.
+    Internal,
+}
+
+impl FailureKind {
+    /// The HTTP status. A 5xx promises that nothing happened, because D1's clients retry it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest
+            | Self::Sql
+            | Self::BadBookmark
+            | Self::LostBookmark
+            | Self::DatabaseExists => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NoDatabase => 404,
+            Self::TooLarge => 413,
+            // 409 and 408 are retried by D1's clients without a request id.
+            Self::Unknown => 424,
+            Self::Stale => 412,
+            Self::Overloaded => 429,
+            Self::Internal => 500,
+            Self::Unavailable | Self::Damaged => 503,
+            Self::Deadline => 504,
+        }
+    }
+
+    /// D1's error code, or one of our own (79xx) where D1 has none.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::BadRequest => 7400,
+            Self::Forbidden => 7403,
+            Self::NoDatabase => 7404,
+            Self::Sql | Self::Overloaded | Self::Internal => 7500,
+            Self::DatabaseExists => 7502,
+            Self::Unauthenticated => 10000,
+            Self::BadBookmark => 7900,
+            Self::LostBookmark => 7901,
+            Self::Stale => 7902,
+            Self::Deadline => 7903,
+            Self::Unknown => 7904,
+            Self::Unavailable => 7905,
+            Self::Damaged => 7906,
+            Self::TooLarge => 7907,
+        }
+    }
+
+    /// Whether trying again, unchanged, can help and can do no harm: for [`FailureKind::Unknown`] only
+    /// with the same request id.
+    pub const fn retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Stale
+                | Self::Deadline
+                | Self::Overloaded
+                | Self::Unavailable
+                | Self::Damaged
+                | Self::Unknown
+        )
+    }
+}
+
+/// A failed request.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What the caller can do.
+    pub kind: FailureKind,
+    /// What went wrong, naming the thing and both values.
+    pub message: String,
+    /// How long to wait before trying again, if that is known.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure of `kind`.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+
+    /// The same, with a time to wait before trying again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
