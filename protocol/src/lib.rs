@@ -7,6 +7,7 @@
 pub mod bookmark;
 pub mod contract;
 pub mod d1;
+pub mod env;
 pub mod error;
 pub mod id;
 pub mod node;

@@ -1,1 +1,573 @@
-//! Messages of the replica stream.
+//! Messages of the replica stream: how committed transactions reach the copies in other regions.
+//!
+//! One connection between a follower (a replica) and its source (the primary, or a replica nearer to
+//! it); all databases share it. Every message is one binary WebSocket message: a fixed envelope with
+//! magic, version, kind, length and CRC-32, then the payload. Little-endian; the byte tables are in
+//! `docs/formats.md`.
+//!
+//! 1. The follower says [`FollowerMessage::Hello`], the source [`SourceMessage::Welcome`].
+//! 2. Per database the follower says from where it wants to go on ([`FollowerMessage::Follow`]). The
+//!    source either goes on from there ([`SourceMessage::Transaction`] and so forth) or asks for page
+//!    hashes ([`SourceMessage::NeedHashes`]): the copy is too old, unknown, or of another history.
+//! 3. After the hashes it sends an image: begin, the pages that differ, end. Then transactions again.
+//! 4. Both sides know the other is alive from heartbeats and their echoes.
+//!
+//! ```text
+//! confirmed <= applied <= sent <= acknowledged        (per database and follower)
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::id::{DatabaseId, NodeId, Region, Term};
+use crate::position::{PAGE_SIZE, PageNo, Position};
+use crate::transaction::{
+    POSITION_BYTES, TRANSACTION_BYTES_MAX, Transaction, TransactionError, get_position,
+    put_position,
+};
+
+const MAGIC: [u8; 4] = *b"TMST";
+/// Version of the stream protocol spoken by this build.
+pub const STREAM_VERSION: u8 = 1;
+/// Bytes before the payload.
+pub const ENVELOPE_BYTES: usize = 16;
+/// Largest payload: a transaction and its term.
+pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 64;
+/// Most page hashes in one [`FollowerMessage::Hashes`].
+pub const HASHES_PER_MESSAGE_MAX: usize = 128 * 1024;
+/// Most pages in one [`SourceMessage::Pages`].
+pub const PAGES_PER_MESSAGE_MAX: usize = 64;
+/// Most confirmations in one [`FollowerMessage::Applied`].
+pub const CONFIRMATIONS_PER_MESSAGE_MAX: usize = 4096;
+
+/// What a follower says.
+#[derive(Clone, PartialEq, Debug)]
+pub enum FollowerMessage {
+    /// Who I am; first on a connection.
+    Hello {
+        /// The follower.
+        node: NodeId,
+        /// Newest term it has seen: a source of an older one must refuse.
+        term: Term,
+        /// Where it is.
+        region: Region,
+    },
+    /// Send me this database from here on. `None`: I have nothing that I can name.
+    Follow {
+        /// Which.
+        database: DatabaseId,
+        /// My state.
+        position: Option<Position>,
+    },
+    /// Send me no more of this database.
+    Unfollow {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// The hashes of my pages, in order from page `first`. Several messages for a large database.
+    Hashes {
+        /// Which.
+        database: DatabaseId,
+        /// Page number of the first hash.
+        first: PageNo,
+        /// Whether these are the last.
+        last: bool,
+        /// XXH3-64 keyed by page number.
+        hashes: Vec<u64>,
+    },
+    /// My readers see these states.
+    Applied {
+        /// One per database that moved.
+        confirmations: Vec<(DatabaseId, Position)>,
+    },
+    /// A heartbeat came back.
+    Echo {
+        /// The heartbeat's stamp.
+        stamp: u64,
+    },
+}
+
+/// What a source says.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SourceMessage {
+    /// Accepted.
+    Welcome {
+        /// The source.
+        node: NodeId,
+        /// The leadership under which it ships.
+        term: Term,
+        /// Where it is.
+        region: Region,
+        /// Milliseconds between heartbeats.
+        heartbeat_ms: u32,
+    },
+    /// A committed transaction, the next of its database.
+    Transaction {
+        /// The leadership under which it is shipped.
+        term: Term,
+        /// The record.
+        transaction: Transaction,
+    },
+    /// Your copy cannot be continued from here: send the hashes of its pages.
+    NeedHashes {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// A whole state follows.
+    ImageBegin {
+        /// Which.
+        database: DatabaseId,
+        /// The leadership under which it is shipped.
+        term: Term,
+        /// The state.
+        position: Position,
+        /// Its pages in all.
+        page_count: u32,
+    },
+    /// Pages of the image that differ from the hashes sent, ascending.
+    Pages {
+        /// Which.
+        database: DatabaseId,
+        /// Pages with their numbers.
+        pages: Pages,
+    },
+    /// The image is complete: pages that were not sent are as the follower has them.
+    ImageEnd {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// The database was deleted.
+    Dropped {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// Alive.
+    Heartbeat {
+        /// The source's own clock, opaque to the follower.
+        stamp: u64,
+        /// The leadership.
+        term: Term,
+    },
+}
+
+/// Some pages with their numbers, as they lie in a message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pages(Bytes);
+
+/// Collects [`Pages`].
+#[derive(Debug, Default)]
+pub struct PagesBuilder(BytesMut);
+
+const ENTRY_BYTES: usize = 4 + PAGE_SIZE;
+
+impl PagesBuilder {
+    /// Adds one.
+    pub fn push(&mut self, page: PageNo, image: &[u8; PAGE_SIZE]) {
+        self.0.put_u32_le(page.0);
+        self.0.put_slice(image);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len() / ENTRY_BYTES
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes what was collected, leaving none.
+    pub fn take(&mut self) -> Pages {
+        Pages(self.0.split().freeze())
+    }
+}
+
+impl Pages {
+    /// The pages in the order they were pushed.
+    pub fn iter(&self) -> impl Iterator<Item = (PageNo, &[u8; PAGE_SIZE])> {
+        self.0.chunks_exact(ENTRY_BYTES).map(|entry| {
+            let (number, image) = entry.split_at(4);
+            (
+                PageNo(u32::from_le_bytes(number.try_into().expect("four bytes"))),
+                image.try_into().expect("PAGE_SIZE bytes"),
+            )
+        })
+    }
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter().map(|(page, _)| page)).finish()
+    }
+}
+
+/// Why bytes are not a message of the stream.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// Too short, or not as long as it says.
+    #[error("stream message has {got} bytes, expected {expected}")]
+    Length {
+        /// Bytes given.
+        got: usize,
+        /// Bytes wanted.
+        expected: usize,
+    },
+    /// It is something else.
+    #[error("stream message starts with {got:02x?}, expected {want:02x?}", want = MAGIC)]
+    Magic {
+        /// The first four bytes.
+        got: [u8; 4],
+    },
+    /// The peer speaks another version.
+    #[error("stream message has version {got}, this build speaks {want}", want = STREAM_VERSION)]
+    Version {
+        /// The version given.
+        got: u8,
+    },
+    /// Damaged.
+    #[error("stream message has CRC {got:08x}, its bytes give {expected:08x}")]
+    Crc {
+        /// In the message.
+        got: u32,
+        /// Computed.
+        expected: u32,
+    },
+    /// No such message in this direction.
+    #[error("stream message of unknown kind {got}")]
+    Kind {
+        /// The kind given.
+        got: u8,
+    },
+    /// More elements than the bound.
+    #[error("stream message lists {got} elements, at most {max} are allowed")]
+    TooMany {
+        /// Elements given.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Text that is not a region's name.
+    #[error("stream message names a region badly: {reason}")]
+    Region {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A transaction record inside is bad.
+    #[error("stream message carries a bad transaction")]
+    Transaction(#[from] TransactionError),
+}
+
+impl FollowerMessage {
+    const HELLO: u8 = 1;
+    const FOLLOW: u8 = 2;
+    const UNFOLLOW: u8 = 3;
+    const HASHES: u8 = 4;
+    const APPLIED: u8 = 5;
+    const ECHO: u8 = 6;
+
+    /// The bytes of the message.
+    pub fn encode(&self) -> Bytes {
+        let mut to = start(64);
+        let kind = match self {
+            Self::Hello { node, term, region } => {
+                to.put_u64_le(node.0);
+                to.put_u64_le(term.0);
+                put_region(&mut to, region);
+                Self::HELLO
+            }
+            Self::Follow { database, position } => {
+                to.put_slice(&database.to_bytes());
+                to.put_u8(u8::from(position.is_some()));
+                if let Some(position) = position {
+                    put_position(&mut to, position);
+                }
+                Self::FOLLOW
+            }
+            Self::Unfollow { database } => {
+                to.put_slice(&database.to_bytes());
+                Self::UNFOLLOW
+            }
+            Self::Hashes { database, first, last, hashes } => {
+                to.reserve(hashes.len() * 8 + 32);
+                to.put_slice(&database.to_bytes());
+                to.put_u32_le(first.0);
+                to.put_u8(u8::from(*last));
+                hashes.iter().for_each(|hash| to.put_u64_le(*hash));
+                Self::HASHES
+            }
+            Self::Applied { confirmations } => {
+                for (database, position) in confirmations {
+                    to.put_slice(&database.to_bytes());
+                    put_position(&mut to, position);
+                }
+                Self::APPLIED
+            }
+            Self::Echo { stamp } => {
+                to.put_u64_le(*stamp);
+                Self::ECHO
+            }
+        };
+        seal(to, kind)
+    }
+
+    /// Reads a message that must fill `bytes` exactly.
+    pub fn decode(bytes: &Bytes) -> Result<Self, StreamError> {
+        let (kind, mut from) = open(bytes)?;
+        let message = match kind {
+            Self::HELLO => {
+                want(&from, 16)?;
+                Self::Hello {
+                    node: NodeId(from.get_u64_le()),
+                    term: Term(from.get_u64_le()),
+                    region: get_region(&mut from)?,
+                }
+            }
+            Self::FOLLOW => {
+                let database = get_database(&mut from)?;
+                want(&from, 1)?;
+                let position = if from.get_u8() == 0 {
+                    None
+                } else {
+                    want(&from, POSITION_BYTES)?;
+                    Some(get_position(&mut from))
+                };
+                Self::Follow { database, position }
+            }
+            Self::UNFOLLOW => Self::Unfollow { database: get_database(&mut from)? },
+            Self::HASHES => {
+                let database = get_database(&mut from)?;
+                want(&from, 5)?;
+                let first = PageNo(from.get_u32_le());
+                let last = from.get_u8() != 0;
+                let count = elements(&from, 8, HASHES_PER_MESSAGE_MAX)?;
+                let hashes = (0..count).map(|_| from.get_u64_le()).collect();
+                Self::Hashes { database, first, last, hashes }
+            }
+            Self::APPLIED => {
+                let count =
+                    elements(&from, 16 + POSITION_BYTES, CONFIRMATIONS_PER_MESSAGE_MAX)?;
+                let confirmations = (0..count)
+                    .map(|_| Ok((get_database(&mut from)?, get_position(&mut from))))
+                    .collect::<Result<_, StreamError>>()?;
+                Self::Applied { confirmations }
+            }
+            Self::ECHO => {
+                want(&from, 8)?;
+                Self::Echo { stamp: from.get_u64_le() }
+            }
+            got => return Err(StreamError::Kind { got }),
+        };
+        end(&from, bytes)?;
+        Ok(message)
+    }
+}
+
+impl SourceMessage {
+    const WELCOME: u8 = 65;
+    const TRANSACTION: u8 = 66;
+    const NEED_HASHES: u8 = 67;
+    const IMAGE_BEGIN: u8 = 68;
+    const PAGES: u8 = 69;
+    const IMAGE_END: u8 = 70;
+    const DROPPED: u8 = 71;
+    const HEARTBEAT: u8 = 72;
+
+    /// The bytes of the message.
+    pub fn encode(&self) -> Bytes {
+        let mut to = start(64);
+        let kind = match self {
+            Self::Welcome { node, term, region, heartbeat_ms } => {
+                to.put_u64_le(node.0);
+                to.put_u64_le(term.0);
+                to.put_u32_le(*heartbeat_ms);
+                put_region(&mut to, region);
+                Self::WELCOME
+            }
+            Self::Transaction { term, transaction } => {
+                to.reserve(8 + transaction.encoded().len());
+                to.put_u64_le(term.0);
+                to.put_slice(transaction.encoded());
+                Self::TRANSACTION
+            }
+            Self::NeedHashes { database } => {
+                to.put_slice(&database.to_bytes());
+                Self::NEED_HASHES
+            }
+            Self::ImageBegin { database, term, position, page_count } => {
+                to.put_slice(&database.to_bytes());
+                to.put_u64_le(term.0);
+                put_position(&mut to, position);
+                to.put_u32_le(*page_count);
+                Self::IMAGE_BEGIN
+            }
+            Self::Pages { database, pages } => {
+                to.reserve(16 + pages.0.len());
+                to.put_slice(&database.to_bytes());
+                to.put_slice(&pages.0);
+                Self::PAGES
+            }
+            Self::ImageEnd { database } => {
+                to.put_slice(&database.to_bytes());
+                Self::IMAGE_END
+            }
+            Self::Dropped { database } => {
+                to.put_slice(&database.to_bytes());
+                Self::DROPPED
+            }
+            Self::Heartbeat { stamp, term } => {
+                to.put_u64_le(*stamp);
+                to.put_u64_le(term.0);
+                Self::HEARTBEAT
+            }
+        };
+        seal(to, kind)
+    }
+
+    /// Reads a message that must fill `bytes` exactly. Pages and transactions share its bytes.
+    pub fn decode(bytes: &Bytes) -> Result<Self, StreamError> {
+        let (kind, mut from) = open(bytes)?;
+        let message = match kind {
+            Self::WELCOME => {
+                want(&from, 20)?;
+                Self::Welcome {
+                    node: NodeId(from.get_u64_le()),
+                    term: Term(from.get_u64_le()),
+                    heartbeat_ms: from.get_u32_le(),
+                    region: get_region(&mut from)?,
+                }
+            }
+            Self::TRANSACTION => {
+                want(&from, 8)?;
+                let term = Term(from.get_u64_le());
+                let transaction = Transaction::decode(from.split_off(0))?;
+                Self::Transaction { term, transaction }
+            }
+            Self::NEED_HASHES => Self::NeedHashes { database: get_database(&mut from)? },
+            Self::IMAGE_BEGIN => {
+                let database = get_database(&mut from)?;
+                want(&from, 8 + POSITION_BYTES + 4)?;
+                Self::ImageBegin {
+                    database,
+                    term: Term(from.get_u64_le()),
+                    position: get_position(&mut from),
+                    page_count: from.get_u32_le(),
+                }
+            }
+            Self::PAGES => {
+                let database = get_database(&mut from)?;
+                elements(&from, ENTRY_BYTES, PAGES_PER_MESSAGE_MAX)?;
+                Self::Pages { database, pages: Pages(from.split_off(0)) }
+            }
+            Self::IMAGE_END => Self::ImageEnd { database: get_database(&mut from)? },
+            Self::DROPPED => Self::Dropped { database: get_database(&mut from)? },
+            Self::HEARTBEAT => {
+                want(&from, 16)?;
+                Self::Heartbeat { stamp: from.get_u64_le(), term: Term(from.get_u64_le()) }
+            }
+            got => return Err(StreamError::Kind { got }),
+        };
+        end(&from, bytes)?;
+        Ok(message)
+    }
+}
+
+fn start(payload_bytes: usize) -> BytesMut {
+    let mut to = BytesMut::with_capacity(ENVELOPE_BYTES + payload_bytes);
+    to.put_bytes(0, ENVELOPE_BYTES);
+    to
+}
+
+fn seal(mut message: BytesMut, kind: u8) -> Bytes {
+    let payload = &message[ENVELOPE_BYTES..];
+    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "payload of {} bytes", payload.len());
+    let length = u32::try_from(payload.len()).expect("bounded by PAYLOAD_BYTES_MAX");
+    let crc = crc32fast::hash(payload);
+    let mut envelope = &mut message[..ENVELOPE_BYTES];
+    envelope.put_slice(&MAGIC);
+    envelope.put_u8(STREAM_VERSION);
+    envelope.put_u8(kind);
+    envelope.put_u16_le(0); // flags
+    envelope.put_u32_le(length);
+    envelope.put_u32_le(crc);
+    message.freeze()
+}
+
+fn open(message: &Bytes) -> Result<(u8, Bytes), StreamError> {
+    want(message, ENVELOPE_BYTES)?;
+    let mut envelope = message.slice(..ENVELOPE_BYTES);
+    let payload = message.slice(ENVELOPE_BYTES..);
+    let mut magic = [0; 4];
+    envelope.copy_to_slice(&mut magic);
+    if magic != MAGIC {
+        return Err(StreamError::Magic { got: magic });
+    }
+    let version = envelope.get_u8();
+    if version != STREAM_VERSION {
+        return Err(StreamError::Version { got: version });
+    }
+    let kind = envelope.get_u8();
+    let _flags = envelope.get_u16_le();
+    let length = envelope.get_u32_le() as usize;
+    if length != payload.len() || length > PAYLOAD_BYTES_MAX {
+        return Err(StreamError::Length {
+            got: message.len(),
+            expected: ENVELOPE_BYTES + length.min(PAYLOAD_BYTES_MAX),
+        });
+    }
+    let crc = envelope.get_u32_le();
+    let expected = crc32fast::hash(&payload);
+    if crc != expected {
+        return Err(StreamError::Crc { got: crc, expected });
+    }
+    Ok((kind, payload))
+}
+
+fn end(rest: &Bytes, message: &Bytes) -> Result<(), StreamError> {
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(StreamError::Length { got: message.len(), expected: message.len() - rest.len() })
+    }
+}
+
+fn want(from: &Bytes, bytes: usize) -> Result<(), StreamError> {
+    if from.len() < bytes {
+        return Err(StreamError::Length { got: from.len(), expected: bytes });
+    }
+    Ok(())
+}
+
+/// How many elements of `bytes_each` fill the rest, which they must do exactly.
+fn elements(from: &Bytes, bytes_each: usize, max: usize) -> Result<usize, StreamError> {
+    let got = from.len() / bytes_each;
+    if got > max {
+        return Err(StreamError::TooMany { got, max });
+    }
+    if from.len() % bytes_each != 0 {
+        return Err(StreamError::Length { got: from.len(), expected: got * bytes_each });
+    }
+    Ok(got)
+}
+
+fn get_database(from: &mut Bytes) -> Result<DatabaseId, StreamError> {
+    want(from, 16)?;
+    let mut database = [0; 16];
+    from.copy_to_slice(&mut database);
+    Ok(DatabaseId::from_bytes(database))
+}
+
+fn put_region(to: &mut BytesMut, region: &Region) {
+    to.put_slice(region.as_str().as_bytes());
+}
+
+/// The region fills the rest of the message.
+fn get_region(from: &mut Bytes) -> Result<Region, StreamError> {
+    let text = from.split_off(0);
+    if text.len() > Region::LENGTH_MAX {
+        return Err(StreamError::TooMany { got: text.len(), max: Region::LENGTH_MAX });
+    }
+    String::from_utf8_lossy(&text)
+        .parse()
+        .map_err(|error: crate::id::RegionError| StreamError::Region { reason: error.to_string() })
+}
