@@ -5,6 +5,7 @@
 //! process is defined here, once, and documented as a byte table in `docs/formats.md`.
 
 pub mod bookmark;
+pub mod catalogue;
 pub mod contract;
 pub mod d1;
 pub mod env;
@@ -18,6 +19,7 @@ pub mod transaction;
 pub mod value;
 
 pub use bookmark::{Bookmark, BookmarkError, BookmarkKey};
+pub use catalogue::{Catalogue, CatalogueEntry, CatalogueReader};
 pub use contract::{OnMiss, ReadContract};
 pub use error::{Failure, FailureKind};
 pub use id::{DatabaseId, NodeId, Region, RequestId, Term};

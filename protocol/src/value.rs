@@ -32,6 +32,19 @@ pub enum ValueRef<'row> {
     Blob(&'row [u8]),
 }
 
+impl ValueRef<'_> {
+    /// The value on its own. Text that is not UTF-8 has its bad bytes replaced by U+FFFD.
+    pub fn to_owned(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Integer(integer) => Value::Integer(integer),
+            Self::Real(real) => Value::Real(real),
+            Self::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Blob(bytes) => Value::Blob(bytes.to_vec()),
+        }
+    }
+}
+
 /// SQL text with the values of its parameters, in order.
 ///
 /// The text may hold several statements; then only the last may have parameters.

@@ -1,0 +1,1 @@
+//! The catalogue is read as in `tidemark_protocol::catalogue`.
