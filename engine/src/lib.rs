@@ -1,1 +1,42 @@
 //! libSQL behind a safe interface: overlay WAL, owner, readers, injection, checksums, limits.
+//!
+//! One database is a directory with three files (`main.db`, `main.db-wal`, `positions`), opened by
+//! [`Database::open`] into
+//!
+//! * an [`Owner`], the one place where writes, injections and checkpoints happen. Transactions it
+//!   executed stay in memory until [`Owner::acknowledge`], so no reader ever sees a write that may still
+//!   be lost;
+//! * a [`Database`], shared by everyone who reads. Every read tells the exact [`Position`] of its
+//!   snapshot.
+//!
+//! ```text
+//! durable <= position <= tip        (per database; equal but for what is under way)
+//! ```
+//!
+//! The crate is synchronous: SQL runs on threads given through [`Threads`], and [`Strand`] turns an
+//! owner into an actor on them. No libSQL type leaves this crate, and `unsafe` does not leave `ffi`.
+
+mod control;
+mod database;
+mod error;
+mod hash;
+mod options;
+mod owner;
+mod rebuild;
+mod snapshot;
+mod strand;
+
+pub use control::{Control, Stamp};
+pub use database::{Database, Opened};
+pub use error::{
+    ApplyError, EngineError, ExecuteError, OpenError, ReadError, RebuildError, SqlError,
+};
+pub use hash::page_hash;
+pub use options::{Limits, Options};
+pub use owner::{CheckpointMode, CheckpointReport, Owner};
+pub use rebuild::Rebuild;
+pub use snapshot::Snapshot;
+pub use strand::{PostError, Strand, Threads};
+
+#[doc(no_inline)]
+pub use tidemark_protocol::Position;
