@@ -35,8 +35,8 @@ impl BookmarkKey {
         hasher.write_u64(seq.0.to_be());
         hasher.write_u32(tag.to_be());
         hasher.write_u64(checksum.0.to_be());
-        // The low half of the hash.
-        (hasher.finish() & u64::from(u32::MAX)) as u32
+        let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
+        u32::from_le_bytes([a, b, c, d]) // the low half
     }
 }
 
@@ -102,7 +102,11 @@ impl Bookmark {
     pub fn issue(key: &BookmarkKey, database: DatabaseId, position: Position) -> Self {
         let tag = database.tag();
         let check = key.check(position.epoch, position.seq, tag, position.checksum);
-        Self { position, tag, check }
+        Self {
+            position,
+            tag,
+            check,
+        }
     }
 
     /// The position it names, once it is known to be of `database` and of this cluster.
@@ -167,7 +171,7 @@ impl FromStr for Bookmark {
         let field = |from: usize, to: usize| {
             u64::from_str_radix(&text[from..to], 16).expect("up to 16 hex digits, checked above")
         };
-        let field32 = |from: usize| field(from, from + 8) as u32; // eight digits fit
+        let field32 = |from: usize| u32::try_from(field(from, from + 8)).expect("eight hex digits");
         Ok(Self {
             position: Position {
                 epoch: Epoch(field32(0)),

@@ -128,7 +128,10 @@ pub struct CatalogueReader {
 impl CatalogueReader {
     /// What to run.
     pub fn statements() -> [Statement; 2] {
-        [READ_SETTINGS, READ_DATABASES].map(|sql| Statement { sql: sql.to_owned(), params: vec![] })
+        [READ_SETTINGS, READ_DATABASES].map(|sql| Statement {
+            sql: sql.to_owned(),
+            params: vec![],
+        })
     }
 
     /// The catalogue that was read.
@@ -142,14 +145,16 @@ impl CatalogueReader {
         };
         let bookmark_key = match setting(BOOKMARK_KEY)? {
             Value::Blob(bytes) => bytes.as_slice().try_into().ok().map(BookmarkKey::new),
-            _ => None,
+            Value::Null | Value::Integer(_) | Value::Real(_) | Value::Text(_) => None,
         }
         .ok_or(CatalogueError::Setting { key: BOOKMARK_KEY })?;
         let primary_region = match setting(PRIMARY_REGION)? {
             Value::Text(name) => name.parse().ok(),
-            _ => None,
+            Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => None,
         }
-        .ok_or(CatalogueError::Setting { key: PRIMARY_REGION })?;
+        .ok_or(CatalogueError::Setting {
+            key: PRIMARY_REGION,
+        })?;
         let mut catalogue = Catalogue {
             by_id: HashMap::new(),
             by_name: BTreeMap::new(),
@@ -157,7 +162,9 @@ impl CatalogueReader {
             primary_region,
         };
         for row in self.databases {
-            let entry = entry(&row).ok_or_else(|| CatalogueError::Row { row: format!("{row:?}") })?;
+            let entry = entry(&row).ok_or_else(|| CatalogueError::Row {
+                row: format!("{row:?}"),
+            })?;
             catalogue.by_name.insert(entry.name.clone(), entry.uuid);
             catalogue.by_id.insert(entry.uuid, entry);
         }
@@ -168,7 +175,7 @@ impl CatalogueReader {
 fn entry(row: &[Value]) -> Option<CatalogueEntry> {
     let text = |value: &Value| match value {
         Value::Text(text) => Some(text.clone()),
-        _ => None,
+        Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => None,
     };
     let [uuid, name, created_at, hint, jurisdiction, replicated] = row else {
         return None;
@@ -200,7 +207,12 @@ impl ResultSink for CatalogueReader {
 
     fn end_row(&mut self) -> Result<(), AnswerLimit> {
         let row = std::mem::take(&mut self.row);
-        if self.statement == 1 { &mut self.settings } else { &mut self.databases }.push(row);
+        if self.statement == 1 {
+            &mut self.settings
+        } else {
+            &mut self.databases
+        }
+        .push(row);
         Ok(())
     }
 

@@ -60,7 +60,9 @@ impl FromStr for OnMiss {
             "forward" => Ok(Self::Forward),
             "stale" => Ok(Self::Stale),
             "error" => Ok(Self::Error),
-            _ => Err(OnMissError { text: text.to_owned() }),
+            _ => Err(OnMissError {
+                text: text.to_owned(),
+            }),
         }
     }
 }

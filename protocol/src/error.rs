@@ -47,6 +47,26 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Every kind.
+    pub const ALL: [FailureKind; 16] = [
+        Self::BadRequest,
+        Self::Sql,
+        Self::BadBookmark,
+        Self::LostBookmark,
+        Self::NoDatabase,
+        Self::DatabaseExists,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::TooLarge,
+        Self::Stale,
+        Self::Deadline,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::Damaged,
+        Self::Unknown,
+        Self::Internal,
+    ];
+
     /// The HTTP status. A 5xx promises that nothing happened, because D1's clients retry it.
     pub const fn status(self) -> u16 {
         match self {
@@ -89,6 +109,33 @@ impl FailureKind {
         }
     }
 
+    /// Its name in the header `tidemark-failure`: the variant in snake case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Sql => "sql",
+            Self::BadBookmark => "bad_bookmark",
+            Self::LostBookmark => "lost_bookmark",
+            Self::NoDatabase => "no_database",
+            Self::DatabaseExists => "database_exists",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::TooLarge => "too_large",
+            Self::Stale => "stale",
+            Self::Deadline => "deadline",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Damaged => "damaged",
+            Self::Unknown => "unknown",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The kind of that name. A name of a later version is none that this build knows.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Whether trying again, unchanged, can help and can do no harm: for [`FailureKind::Unknown`] only
     /// with the same request id.
     pub const fn retryable(self) -> bool {
@@ -119,7 +166,11 @@ pub struct Failure {
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// The same, with a time to wait before trying again.

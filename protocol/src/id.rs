@@ -164,7 +164,9 @@ impl FromStr for Region {
         if shaped {
             Ok(Self(text.to_ascii_uppercase()))
         } else {
-            Err(RegionError { text: text.to_owned() })
+            Err(RegionError {
+                text: text.to_owned(),
+            })
         }
     }
 }

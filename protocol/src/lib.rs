@@ -10,6 +10,7 @@ pub mod contract;
 pub mod d1;
 pub mod env;
 pub mod error;
+pub mod headers;
 pub mod id;
 pub mod node;
 pub mod position;

@@ -189,10 +189,7 @@ pub struct Verification {
 /// A node, as the HTTP face sees it.
 pub trait Node: Send + Sync + 'static {
     /// Runs statements.
-    fn execute(
-        &self,
-        request: Execute,
-    ) -> impl Future<Output = Result<Executed, Failure>> + Send;
+    fn execute(&self, request: Execute) -> impl Future<Output = Result<Executed, Failure>> + Send;
 
     /// Finds a database by UUID or name. `None` when this node knows of none.
     fn database(

@@ -3,7 +3,17 @@
 //! The engine runs statements and tells a [`ResultSink`] what it sees; [`Renderer`] is the sink that
 //! writes the `result` array of D1's answers. One element per statement:
 //! `{"results":…,"success":true,"meta":{…}}`.
+//!
+//! This is the hot path of every read: cells are written straight into one growing buffer and nothing
+//! is allocated per cell or per row. Between statements the buffer is always a complete JSON array
+//! (the next statement overwrites the closing bracket), which is what makes [`ResultSink::recorded`]
+//! free.
 
+mod json;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +44,8 @@ pub trait ResultSink {
     /// Forget everything: the request starts again from its first statement.
     fn reset(&mut self);
 
-    /// The answer so far as bytes, to be recorded with the transaction for retries.
+    /// The answer so far as bytes, to be recorded with the transaction for retries. Asked between
+    /// statements, as at the commit, it is a complete JSON array.
     fn recorded(&self) -> &[u8];
 }
 
@@ -115,9 +126,17 @@ pub struct AnswerBounds {
 
 impl Default for AnswerBounds {
     fn default() -> Self {
-        Self { rows_max: 1_000_000, bytes_max: 64 << 20 }
+        Self {
+            rows_max: 1_000_000,
+            bytes_max: 64 << 20,
+        }
     }
 }
+
+/// The value of `served_by` in `meta`.
+const SERVED_BY: &str = "tidemark";
+/// Room for the answer of a point read.
+const CAPACITY_INITIAL: usize = 1024;
 
 /// Writes D1's `result` array.
 #[derive(Debug)]
@@ -125,23 +144,232 @@ pub struct Renderer {
     shape: RowShape,
     form: ValueForm,
     bounds: AnswerBounds,
-    /// `,"served_by":…` as far as it is the same for every statement.
-    served_by: Vec<u8>,
+    /// From the end of `results` to the first figure of `meta`: the same for every statement.
+    meta_head: Vec<u8>,
+    /// A complete array between statements.
     out: Vec<u8>,
+    /// Rows of all statements.
     rows: u64,
-    statements: usize,
     rows_of_statement: u64,
     /// Whether the statement in hand has announced its columns.
     has_columns: bool,
-    /// Per column of the statement in hand: `"name":` ready to write; empty for one that a later
-    /// column of the same name hides in an object.
-    keys: Vec<Vec<u8>>,
+    /// `"name":` of all columns of the statement in hand, one behind the other.
+    keys: Vec<u8>,
+    /// Where each column's key lies in `keys`; empty for one that a later column of the same name
+    /// hides in an object.
+    key_ranges: Vec<Range<usize>>,
     first_cell: bool,
+    /// A cell was left out because it would have burst the bound on bytes.
+    overflowed: bool,
 }
 
 impl Renderer {
+    /// A renderer for one request.
+    pub fn new(
+        shape: RowShape,
+        form: ValueForm,
+        bounds: AnswerBounds,
+        served_by: &ServedBy,
+    ) -> Self {
+        let mut meta_head = Vec::with_capacity(160);
+        meta_head.extend_from_slice(br#","success":true,"meta":{"served_by":"#);
+        json::string(&mut meta_head, SERVED_BY);
+        meta_head.extend_from_slice(br#","served_by_region":"#);
+        json::string(&mut meta_head, &served_by.region);
+        meta_head.extend_from_slice(br#","served_by_primary":"#);
+        json::boolean(&mut meta_head, served_by.primary);
+        meta_head.extend_from_slice(br#","timings":{"sql_duration_ms":"#);
+        let mut out = Vec::with_capacity(CAPACITY_INITIAL);
+        out.extend_from_slice(b"[]");
+        Self {
+            shape,
+            form,
+            bounds,
+            meta_head,
+            out,
+            rows: 0,
+            rows_of_statement: 0,
+            has_columns: false,
+            keys: Vec::new(),
+            key_ranges: Vec::new(),
+            first_cell: true,
+            overflowed: false,
+        }
+    }
+
     /// The finished `result` array.
     pub fn finish(self) -> Bytes {
         Bytes::from(self.out)
+    }
+
+    fn write_value(&mut self, value: ValueRef<'_>) {
+        let out = &mut self.out;
+        match (value, self.form) {
+            (ValueRef::Null, _) => out.extend_from_slice(b"null"),
+            (ValueRef::Integer(integer), ValueForm::D1) => json::integer_as_double(out, integer),
+            (ValueRef::Integer(integer), ValueForm::Exact) => json::integer(out, integer),
+            (ValueRef::Real(real), ValueForm::D1) => json::double(out, real),
+            (ValueRef::Real(real), ValueForm::Exact) => json::real_exact(out, real),
+            (ValueRef::Text(text), _) => json::text(out, text),
+            (ValueRef::Blob(blob), ValueForm::D1) => json::byte_array(out, blob),
+            (ValueRef::Blob(blob), ValueForm::Exact) => json::base64_object(out, blob),
+        }
+    }
+
+    fn write_integer(&mut self, integer: i64) {
+        match self.form {
+            ValueForm::D1 => json::integer_as_double(&mut self.out, integer),
+            ValueForm::Exact => json::integer(&mut self.out, integer),
+        }
+    }
+}
+
+impl ResultSink for Renderer {
+    fn begin_statement(&mut self) {
+        // The closing bracket of the array makes room.
+        let end = self.out.pop();
+        debug_assert_eq!(
+            end,
+            Some(b']'),
+            "a statement began before the last one ended"
+        );
+        if self.out.len() > 1 {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(br#"{"results":"#);
+        self.rows_of_statement = 0;
+        self.has_columns = false;
+    }
+
+    fn columns(&mut self, names: &[&str]) {
+        self.has_columns = true;
+        match self.shape {
+            RowShape::Objects => {
+                self.keys.clear();
+                self.key_ranges.clear();
+                for (index, name) in names.iter().enumerate() {
+                    let start = self.keys.len();
+                    if !names[index + 1..].contains(name) {
+                        json::string(&mut self.keys, name);
+                        self.keys.push(b':');
+                    }
+                    self.key_ranges.push(start..self.keys.len());
+                }
+                self.out.push(b'[');
+            }
+            RowShape::Arrays => {
+                self.out.extend_from_slice(br#"{"columns":["#);
+                for (index, name) in names.iter().enumerate() {
+                    if index > 0 {
+                        self.out.push(b',');
+                    }
+                    json::string(&mut self.out, name);
+                }
+                self.out.extend_from_slice(br#"],"rows":["#);
+            }
+        }
+    }
+
+    fn begin_row(&mut self) {
+        if self.rows_of_statement > 0 {
+            self.out.push(b',');
+        }
+        self.out.push(match self.shape {
+            RowShape::Objects => b'{',
+            RowShape::Arrays => b'[',
+        });
+        self.first_cell = true;
+    }
+
+    fn cell(&mut self, index: usize, value: ValueRef<'_>) {
+        let bytes = match value {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+        };
+        // Before the copy, not after: a row may be far larger than the bound.
+        if self.overflowed || self.out.len().saturating_add(bytes) > self.bounds.bytes_max {
+            self.overflowed = true;
+            return;
+        }
+        let key = match self.shape {
+            RowShape::Objects => self.key_ranges[index].clone(),
+            RowShape::Arrays => 0..0,
+        };
+        if self.shape == RowShape::Objects && key.is_empty() {
+            return; // a later column of the same name wins
+        }
+        if !self.first_cell {
+            self.out.push(b',');
+        }
+        self.first_cell = false;
+        self.out.extend_from_slice(&self.keys[key]);
+        self.write_value(value);
+    }
+
+    fn end_row(&mut self) -> Result<(), AnswerLimit> {
+        self.out.push(match self.shape {
+            RowShape::Objects => b'}',
+            RowShape::Arrays => b']',
+        });
+        self.rows += 1;
+        self.rows_of_statement += 1;
+        if self.rows > self.bounds.rows_max {
+            return Err(AnswerLimit::Rows {
+                max: self.bounds.rows_max,
+            });
+        }
+        if self.overflowed || self.out.len() > self.bounds.bytes_max {
+            return Err(AnswerLimit::Bytes {
+                max: self.bounds.bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    fn end_statement(&mut self, statistics: &StatementStatistics) {
+        self.out
+            .extend_from_slice(match (self.shape, self.has_columns) {
+                (RowShape::Objects, true) => b"]",
+                (RowShape::Objects, false) => b"[]",
+                (RowShape::Arrays, true) => b"]}",
+                (RowShape::Arrays, false) => br#"{"columns":[],"rows":[]}"#,
+            });
+        let StatementStatistics {
+            duration,
+            changes,
+            last_row_id,
+            changed_db,
+            size_after,
+            rows_read,
+            rows_written,
+        } = *statistics;
+        self.out.extend_from_slice(&self.meta_head);
+        json::milliseconds(&mut self.out, duration);
+        self.out.extend_from_slice(br#"},"duration":"#);
+        json::milliseconds(&mut self.out, duration);
+        self.out.extend_from_slice(br#","changes":"#);
+        self.write_integer(changes);
+        self.out.extend_from_slice(br#","last_row_id":"#);
+        self.write_integer(last_row_id);
+        self.out.extend_from_slice(br#","changed_db":"#);
+        json::boolean(&mut self.out, changed_db);
+        self.out.extend_from_slice(br#","size_after":"#);
+        json::integer(&mut self.out, size_after);
+        self.out.extend_from_slice(br#","rows_read":"#);
+        json::integer(&mut self.out, rows_read);
+        self.out.extend_from_slice(br#","rows_written":"#);
+        json::integer(&mut self.out, rows_written);
+        self.out.extend_from_slice(br#","total_attempts":1}}]"#);
+    }
+
+    fn reset(&mut self) {
+        self.out.clear();
+        self.out.extend_from_slice(b"[]");
+        self.rows = 0;
+        self.overflowed = false;
+    }
+
+    fn recorded(&self) -> &[u8] {
+        &self.out
     }
 }

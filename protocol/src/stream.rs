@@ -197,7 +197,9 @@ impl Pages {
 
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter().map(|(page, _)| page)).finish()
+        f.debug_list()
+            .entries(self.iter().map(|(page, _)| page))
+            .finish()
     }
 }
 
@@ -288,7 +290,12 @@ impl FollowerMessage {
                 to.put_slice(&database.to_bytes());
                 Self::UNFOLLOW
             }
-            Self::Hashes { database, first, last, hashes } => {
+            Self::Hashes {
+                database,
+                first,
+                last,
+                hashes,
+            } => {
                 to.reserve(hashes.len() * 8 + 32);
                 to.put_slice(&database.to_bytes());
                 to.put_u32_le(first.0);
@@ -334,7 +341,9 @@ impl FollowerMessage {
                 };
                 Self::Follow { database, position }
             }
-            Self::UNFOLLOW => Self::Unfollow { database: get_database(&mut from)? },
+            Self::UNFOLLOW => Self::Unfollow {
+                database: get_database(&mut from)?,
+            },
             Self::HASHES => {
                 let database = get_database(&mut from)?;
                 want(&from, 5)?;
@@ -342,11 +351,15 @@ impl FollowerMessage {
                 let last = from.get_u8() != 0;
                 let count = elements(&from, 8, HASHES_PER_MESSAGE_MAX)?;
                 let hashes = (0..count).map(|_| from.get_u64_le()).collect();
-                Self::Hashes { database, first, last, hashes }
+                Self::Hashes {
+                    database,
+                    first,
+                    last,
+                    hashes,
+                }
             }
             Self::APPLIED => {
-                let count =
-                    elements(&from, 16 + POSITION_BYTES, CONFIRMATIONS_PER_MESSAGE_MAX)?;
+                let count = elements(&from, 16 + POSITION_BYTES, CONFIRMATIONS_PER_MESSAGE_MAX)?;
                 let confirmations = (0..count)
                     .map(|_| Ok((get_database(&mut from)?, get_position(&mut from))))
                     .collect::<Result<_, StreamError>>()?;
@@ -354,7 +367,9 @@ impl FollowerMessage {
             }
             Self::ECHO => {
                 want(&from, 8)?;
-                Self::Echo { stamp: from.get_u64_le() }
+                Self::Echo {
+                    stamp: from.get_u64_le(),
+                }
             }
             got => return Err(StreamError::Kind { got }),
         };
@@ -377,7 +392,12 @@ impl SourceMessage {
     pub fn encode(&self) -> Bytes {
         let mut to = start(64);
         let kind = match self {
-            Self::Welcome { node, term, region, heartbeat_ms } => {
+            Self::Welcome {
+                node,
+                term,
+                region,
+                heartbeat_ms,
+            } => {
                 to.put_u64_le(node.0);
                 to.put_u64_le(term.0);
                 to.put_u32_le(*heartbeat_ms);
@@ -394,7 +414,12 @@ impl SourceMessage {
                 to.put_slice(&database.to_bytes());
                 Self::NEED_HASHES
             }
-            Self::ImageBegin { database, term, position, page_count } => {
+            Self::ImageBegin {
+                database,
+                term,
+                position,
+                page_count,
+            } => {
                 to.put_slice(&database.to_bytes());
                 to.put_u64_le(term.0);
                 put_position(&mut to, position);
@@ -443,7 +468,9 @@ impl SourceMessage {
                 let transaction = Transaction::decode(from.split_off(0))?;
                 Self::Transaction { term, transaction }
             }
-            Self::NEED_HASHES => Self::NeedHashes { database: get_database(&mut from)? },
+            Self::NEED_HASHES => Self::NeedHashes {
+                database: get_database(&mut from)?,
+            },
             Self::IMAGE_BEGIN => {
                 let database = get_database(&mut from)?;
                 want(&from, 8 + POSITION_BYTES + 4)?;
@@ -457,13 +484,23 @@ impl SourceMessage {
             Self::PAGES => {
                 let database = get_database(&mut from)?;
                 elements(&from, ENTRY_BYTES, PAGES_PER_MESSAGE_MAX)?;
-                Self::Pages { database, pages: Pages(from.split_off(0)) }
+                Self::Pages {
+                    database,
+                    pages: Pages(from.split_off(0)),
+                }
             }
-            Self::IMAGE_END => Self::ImageEnd { database: get_database(&mut from)? },
-            Self::DROPPED => Self::Dropped { database: get_database(&mut from)? },
+            Self::IMAGE_END => Self::ImageEnd {
+                database: get_database(&mut from)?,
+            },
+            Self::DROPPED => Self::Dropped {
+                database: get_database(&mut from)?,
+            },
             Self::HEARTBEAT => {
                 want(&from, 16)?;
-                Self::Heartbeat { stamp: from.get_u64_le(), term: Term(from.get_u64_le()) }
+                Self::Heartbeat {
+                    stamp: from.get_u64_le(),
+                    term: Term(from.get_u64_le()),
+                }
             }
             got => return Err(StreamError::Kind { got }),
         };
@@ -480,7 +517,11 @@ fn start(payload_bytes: usize) -> BytesMut {
 
 fn seal(mut message: BytesMut, kind: u8) -> Bytes {
     let payload = &message[ENVELOPE_BYTES..];
-    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "payload of {} bytes", payload.len());
+    assert!(
+        payload.len() <= PAYLOAD_BYTES_MAX,
+        "payload of {} bytes",
+        payload.len()
+    );
     let length = u32::try_from(payload.len()).expect("bounded by PAYLOAD_BYTES_MAX");
     let crc = crc32fast::hash(payload);
     let mut envelope = &mut message[..ENVELOPE_BYTES];
@@ -527,13 +568,19 @@ fn end(rest: &Bytes, message: &Bytes) -> Result<(), StreamError> {
     if rest.is_empty() {
         Ok(())
     } else {
-        Err(StreamError::Length { got: message.len(), expected: message.len() - rest.len() })
+        Err(StreamError::Length {
+            got: message.len(),
+            expected: message.len() - rest.len(),
+        })
     }
 }
 
 fn want(from: &Bytes, bytes: usize) -> Result<(), StreamError> {
     if from.len() < bytes {
-        return Err(StreamError::Length { got: from.len(), expected: bytes });
+        return Err(StreamError::Length {
+            got: from.len(),
+            expected: bytes,
+        });
     }
     Ok(())
 }
@@ -544,8 +591,11 @@ fn elements(from: &Bytes, bytes_each: usize, max: usize) -> Result<usize, Stream
     if got > max {
         return Err(StreamError::TooMany { got, max });
     }
-    if from.len() % bytes_each != 0 {
-        return Err(StreamError::Length { got: from.len(), expected: got * bytes_each });
+    if !from.len().is_multiple_of(bytes_each) {
+        return Err(StreamError::Length {
+            got: from.len(),
+            expected: got * bytes_each,
+        });
     }
     Ok(got)
 }
@@ -565,9 +615,14 @@ fn put_region(to: &mut BytesMut, region: &Region) {
 fn get_region(from: &mut Bytes) -> Result<Region, StreamError> {
     let text = from.split_off(0);
     if text.len() > Region::LENGTH_MAX {
-        return Err(StreamError::TooMany { got: text.len(), max: Region::LENGTH_MAX });
+        return Err(StreamError::TooMany {
+            got: text.len(),
+            max: Region::LENGTH_MAX,
+        });
     }
     String::from_utf8_lossy(&text)
         .parse()
-        .map_err(|error: crate::id::RegionError| StreamError::Region { reason: error.to_string() })
+        .map_err(|error: crate::id::RegionError| StreamError::Region {
+            reason: error.to_string(),
+        })
 }

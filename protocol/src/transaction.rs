@@ -131,20 +131,28 @@ impl Transaction {
 
     /// The page at `index` of [`Transaction::pages`]. Panics beyond [`Transaction::page_count`].
     pub fn page(&self, index: usize) -> (PageNo, &[u8; PAGE_SIZE]) {
-        assert!(index < self.page_count, "page {index} of {}", self.page_count);
+        assert!(
+            index < self.page_count,
+            "page {index} of {}",
+            self.page_count
+        );
         entry(&self.encoded[HEADER_BYTES..], index)
     }
 
     /// The answer the client got, if it was short enough to be recorded. Empty otherwise.
     pub fn answer(&self) -> Bytes {
-        self.encoded.slice(HEADER_BYTES + self.page_count * ENTRY_BYTES..)
+        self.encoded
+            .slice(HEADER_BYTES + self.page_count * ENTRY_BYTES..)
     }
 
     /// Reads a record that must fill `encoded` exactly.
     pub fn decode(encoded: Bytes) -> Result<Self, TransactionError> {
         let got = encoded.len();
         if got < HEADER_BYTES {
-            return Err(TransactionError::Length { got, expected: HEADER_BYTES });
+            return Err(TransactionError::Length {
+                got,
+                expected: HEADER_BYTES,
+            });
         }
         if got > TRANSACTION_BYTES_MAX {
             return Err(TransactionError::TooLarge { got });
@@ -162,7 +170,10 @@ impl Transaction {
         let _flags = fields.get_u16_le();
         let length = fields.get_u32_le() as usize;
         if length != got {
-            return Err(TransactionError::Length { got, expected: length });
+            return Err(TransactionError::Length {
+                got,
+                expected: length,
+            });
         }
         let crc = fields.get_u32_le();
         let expected = crc32fast::hash(&encoded[CRC_FROM..]);
@@ -175,23 +186,39 @@ impl Transaction {
         // Both are at most u32, so the sum cannot overflow a u64-sized usize.
         let want = HEADER_BYTES + page_count * ENTRY_BYTES + answer_bytes;
         if want != got {
-            return Err(TransactionError::Length { got, expected: want });
+            return Err(TransactionError::Length {
+                got,
+                expected: want,
+            });
         }
-        let transaction = Self { header, page_count, encoded };
+        let transaction = Self {
+            header,
+            page_count,
+            encoded,
+        };
         transaction.validate()?;
         Ok(transaction)
     }
 
     /// What encoder and decoder both insist on.
     fn validate(&self) -> Result<(), TransactionError> {
-        let TransactionHeader { base, next, pages_after, .. } = self.header;
+        let TransactionHeader {
+            base,
+            next,
+            pages_after,
+            ..
+        } = self.header;
         if (next.epoch, next.seq) <= (base.epoch, base.seq) {
             return Err(TransactionError::Order { base, next });
         }
         let mut previous = 0;
         for (PageNo(page), _) in self.pages() {
             if page <= previous || page > pages_after {
-                return Err(TransactionError::Page { page, previous, pages_after });
+                return Err(TransactionError::Page {
+                    page,
+                    previous,
+                    pages_after,
+                });
             }
             previous = page;
         }
@@ -269,8 +296,9 @@ impl TransactionBuilder {
         if ascending && inside {
             return; // the common case: SQLite hands dirty pages over in order
         }
-        let last: std::collections::BTreeMap<PageNo, usize> =
-            (0..count).map(|index| (self.image(index).0, index)).collect();
+        let last: std::collections::BTreeMap<PageNo, usize> = (0..count)
+            .map(|index| (self.image(index).0, index))
+            .collect();
         let mut kept = Self::new();
         for (page, index) in last {
             if page.0 <= pages_after {
@@ -288,7 +316,11 @@ impl TransactionBuilder {
     ) -> Result<Transaction, TransactionError> {
         self.compact(header.pages_after);
         let page_count = self.image_count();
-        let answer = if answer.len() <= ANSWER_BYTES_MAX { answer } else { &[] };
+        let answer = if answer.len() <= ANSWER_BYTES_MAX {
+            answer
+        } else {
+            &[]
+        };
         self.buffer.put_slice(answer);
         let got = self.buffer.len();
         if got > TRANSACTION_BYTES_MAX {
@@ -309,7 +341,11 @@ impl TransactionBuilder {
         self.buffer[..HEADER_BYTES].copy_from_slice(&fields);
         let crc = crc32fast::hash(&self.buffer[CRC_FROM..]);
         self.buffer[12..16].copy_from_slice(&crc.to_le_bytes());
-        let transaction = Transaction { header, page_count, encoded: self.buffer.freeze() };
+        let transaction = Transaction {
+            header,
+            page_count,
+            encoded: self.buffer.freeze(),
+        };
         transaction.validate()?;
         Ok(transaction)
     }
@@ -325,7 +361,14 @@ fn entry(entries: &[u8], index: usize) -> (PageNo, &[u8; PAGE_SIZE]) {
 }
 
 fn put_header(to: &mut impl BufMut, header: &TransactionHeader) {
-    let TransactionHeader { database, base, next, request, proposed_at_ms, pages_after } = header;
+    let TransactionHeader {
+        database,
+        base,
+        next,
+        request,
+        proposed_at_ms,
+        pages_after,
+    } = header;
     to.put_slice(&database.to_bytes());
     put_position(to, base);
     put_position(to, next);
@@ -356,7 +399,11 @@ pub(crate) const POSITION_BYTES: usize = 20;
 
 /// Writes a position: epoch, seq, checksum.
 pub(crate) fn put_position(to: &mut impl BufMut, position: &Position) {
-    let Position { epoch, seq, checksum } = position;
+    let Position {
+        epoch,
+        seq,
+        checksum,
+    } = position;
     to.put_u32_le(epoch.0);
     to.put_u64_le(seq.0);
     to.put_u64_le(checksum.0);

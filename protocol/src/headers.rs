@@ -1,0 +1,22 @@
+//! Names of the HTTP headers that Tidemark adds to D1's API, both ways.
+
+/// The contract of a read on the way in, the state that was read or written on the way out.
+pub const BOOKMARK: &str = "x-d1-bookmark";
+/// How long the request may take: a duration such as `250ms` or `5s`.
+pub const DEADLINE: &str = "tidemark-deadline";
+/// What to do when the contract cannot be met in time: `forward`, `stale` or `error`.
+pub const ON_MISS: &str = "tidemark-on-miss";
+/// The client's name for the request, a UUID: a retry under the same name counts once.
+pub const REQUEST_ID: &str = "tidemark-request-id";
+/// `exact` asks for lossless values both ways.
+pub const VALUES: &str = "tidemark-values";
+/// On a request that another node passed on: which. Such a request is never passed on again.
+pub const FORWARDED_BY: &str = "tidemark-forwarded-by";
+/// On a failure: its kind, as [`crate::FailureKind::name`] has it.
+pub const FAILURE: &str = "tidemark-failure";
+/// `true` when the answer of an earlier try of the same request is repeated.
+pub const REPEATED: &str = "tidemark-repeated";
+/// Who answered: `<region>/<primary|replica>/<node id>`.
+pub const SERVED_BY: &str = "tidemark-served-by";
+/// `false` keeps the retrying clients of D1's API from trying again.
+pub const SHOULD_RETRY: &str = "x-should-retry";
