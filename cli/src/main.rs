@@ -1,3 +1,7 @@
 //! The `tidemark` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidemark_cli::main()
+}

@@ -1,0 +1,365 @@
+//! What a node is told at its start: flags, environment, file, defaults, and what can be wrong.
+
+mod quantity;
+mod secret;
+mod settings;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tidemark_protocol::node::Role;
+use tidemark_protocol::{Region, render::AnswerBounds};
+
+pub(crate) use self::quantity::Period;
+pub(crate) use self::secret::{Secret, SecretFileError};
+pub(crate) use self::settings::Settings;
+
+/// Where a node keeps its files unless told otherwise.
+pub(crate) const DATA_DEFAULT: &str = "data";
+/// Where a node listens unless told otherwise.
+pub(crate) const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT_DEFAULT);
+/// The port of a single node, and of the first node of a dev cluster.
+pub(crate) const PORT_DEFAULT: u16 = 8787;
+/// Region of a node that names none.
+pub(crate) const REGION_DEFAULT: &str = "ENAM";
+/// Name of a cluster that was given none.
+pub(crate) const CLUSTER_DEFAULT: &str = "tidemark";
+/// Time that requests in flight have to end after a signal to stop.
+pub(crate) const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest name of a cluster, in bytes.
+const CLUSTER_LENGTH_MAX: usize = 64;
+/// Least page cache that SQLite can work with reasonably, in bytes.
+const PAGE_CACHE_BYTES_MIN: u64 = 64 << 10;
+/// Most page cache per connection, in bytes.
+const PAGE_CACHE_BYTES_MAX: u64 = 64 << 30;
+
+/// How a node writes its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// Everything a node is told at its start.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Config {
+    /// Root of the node's files. Made if it is not there.
+    pub(crate) data: PathBuf,
+    /// Where HTTP is served. A port of 0 becomes any free one; `<data>/listen` tells which.
+    pub(crate) listen: SocketAddr,
+    /// Base URL under which other nodes reach this one. `None`: from `listen`.
+    pub(crate) advertise: Option<String>,
+    /// A replica's primary. Nothing on a primary.
+    pub(crate) upstream: Option<String>,
+    /// Where the node is.
+    pub(crate) region: Region,
+    /// Guards against a data directory of another cluster.
+    pub(crate) cluster: String,
+    /// One token of clients.
+    pub(crate) token: Option<Secret>,
+    /// More tokens of clients. With no token at all only loopback is listened on.
+    pub(crate) token_file: Option<PathBuf>,
+    /// What nodes show each other.
+    pub(crate) cluster_secret: Option<Secret>,
+    /// The same, in a file.
+    pub(crate) cluster_secret_file: Option<PathBuf>,
+    /// What is logged. `None`: `RUST_LOG`, then `info`.
+    pub(crate) log: Option<String>,
+    /// How it is logged.
+    pub(crate) log_format: LogFormat,
+    /// Longest wait for requests in flight at a stop. What is not done then is broken off: a client
+    /// whose write it was learns that its outcome is unknown.
+    pub(crate) stop_deadline: Duration,
+    /// Page cache of each connection at most, in bytes. Taken as it fills.
+    pub(crate) page_cache_bytes: u64,
+    /// Reader connections of each database at most. Reads beyond wait for one.
+    pub(crate) readers: usize,
+    /// Rows of one answer at most. A larger one fails.
+    pub(crate) answer_rows: u64,
+    /// Bytes of one answer at most. A larger one fails.
+    pub(crate) answer_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let engine = tidemark_engine::Options::default();
+        let answer = AnswerBounds::default();
+        Self {
+            data: PathBuf::from(DATA_DEFAULT),
+            listen: LISTEN_DEFAULT,
+            advertise: None,
+            upstream: None,
+            region: REGION_DEFAULT.parse().expect("a region name"),
+            cluster: CLUSTER_DEFAULT.to_owned(),
+            token: None,
+            token_file: None,
+            cluster_secret: None,
+            cluster_secret_file: None,
+            log: None,
+            log_format: LogFormat::default(),
+            stop_deadline: STOP_DEADLINE_DEFAULT,
+            page_cache_bytes: u64::from(engine.cache_kib) << 10,
+            readers: engine.readers_max,
+            answer_rows: answer.rows_max,
+            answer_bytes: answer.bytes_max as u64,
+        }
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Problem {
+    #[error(
+        "listen: {listen} can be reached from other machines and no token is set: set token-file, \
+         or listen on a loopback address"
+    )]
+    OpenToAll { listen: SocketAddr },
+    #[error(
+        "listen: {listen} can be reached from other machines and no cluster secret is set: anybody \
+         could follow the databases; set cluster-secret-file, or listen on a loopback address"
+    )]
+    OpenStream { listen: SocketAddr },
+    #[error(
+        "advertise: is not set, and other nodes cannot reach {listen}: set it to this node's URL"
+    )]
+    AdvertiseMissing { listen: SocketAddr },
+    #[error("{setting}: '{url}' is not of the form http://HOST or http://HOST:PORT")]
+    Url { setting: &'static str, url: String },
+    #[error("upstream: is not set: a replica needs the URL of its primary")]
+    UpstreamMissing,
+    #[error("upstream: is set to '{url}', but a primary follows nobody")]
+    UpstreamOfPrimary { url: String },
+    #[error(
+        "cluster: '{name}' is not a cluster name: want 1 to {max} ASCII letters, digits, '-' or '_'",
+        max = CLUSTER_LENGTH_MAX
+    )]
+    ClusterName { name: String },
+    #[error("{setting} and {setting}-file are both set: keep one")]
+    TwoSecrets { setting: &'static str },
+    #[error("{setting}: is {got}, expected {min} to {max}")]
+    OutOfRange {
+        setting: &'static str,
+        got: u64,
+        min: u64,
+        max: u64,
+    },
+}
+
+/// All that is wrong with a configuration, at once.
+#[derive(Debug)]
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot be used:")?;
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// A configuration cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration file '{path}'")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot understand the configuration file '{path}'")]
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    #[error(transparent)]
+    Problems(#[from] Problems),
+}
+
+impl Config {
+    /// Defaults, with the file over them, with flags and environment over that; validated.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        settings: Settings,
+        role: Role,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        if let Some(path) = file {
+            read_file(path)?.lay_over(&mut config);
+        }
+        settings.lay_over(&mut config);
+        config.validate(role)?;
+        Ok(config)
+    }
+
+    /// Tells all that is wrong, for a node of this role.
+    pub(crate) fn validate(&self, role: Role) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        let listen = self.listen;
+        if !listen.ip().is_loopback() {
+            if self.token.is_none() && self.token_file.is_none() {
+                problems.push(Problem::OpenToAll { listen });
+            }
+            let secret = self.cluster_secret.is_some() || self.cluster_secret_file.is_some();
+            if role == Role::Primary && !secret {
+                problems.push(Problem::OpenStream { listen });
+            }
+        }
+        match &self.advertise {
+            None if listen.ip().is_unspecified() => {
+                problems.push(Problem::AdvertiseMissing { listen });
+            }
+            Some(url) if !is_base_url(url) => {
+                problems.push(Problem::Url {
+                    setting: "advertise",
+                    url: url.clone(),
+                });
+            }
+            None | Some(_) => {}
+        }
+        match (role, &self.upstream) {
+            (Role::Replica, None) => problems.push(Problem::UpstreamMissing),
+            (Role::Primary, Some(url)) => {
+                problems.push(Problem::UpstreamOfPrimary { url: url.clone() });
+            }
+            (Role::Replica, Some(url)) if !is_base_url(url) => {
+                problems.push(Problem::Url {
+                    setting: "upstream",
+                    url: url.clone(),
+                });
+            }
+            (Role::Primary, None) | (Role::Replica, Some(_)) => {}
+        }
+        let name_fits = (1..=CLUSTER_LENGTH_MAX).contains(&self.cluster.len())
+            && self
+                .cluster
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !name_fits {
+            problems.push(Problem::ClusterName {
+                name: self.cluster.clone(),
+            });
+        }
+        if self.cluster_secret.is_some() && self.cluster_secret_file.is_some() {
+            problems.push(Problem::TwoSecrets {
+                setting: "cluster-secret",
+            });
+        }
+        for (setting, got, min, max) in [
+            (
+                "page-cache",
+                self.page_cache_bytes,
+                PAGE_CACHE_BYTES_MIN,
+                PAGE_CACHE_BYTES_MAX,
+            ),
+            ("readers", self.readers as u64, 1, 1024),
+            ("answer-rows", self.answer_rows, 1, u64::MAX),
+            ("answer-size", self.answer_bytes, 1 << 10, 1 << 30),
+        ] {
+            if !(min..=max).contains(&got) {
+                problems.push(Problem::OutOfRange {
+                    setting,
+                    got,
+                    min,
+                    max,
+                });
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(problems))
+        }
+    }
+
+    /// The tokens that clients may present.
+    pub(crate) fn tokens(&self) -> Result<Vec<String>, SecretFileError> {
+        let mut tokens = match &self.token_file {
+            Some(path) => Secret::read_file(path)?,
+            None => Vec::new(),
+        };
+        tokens.extend(self.token.clone());
+        Ok(tokens
+            .iter()
+            .map(|token| token.reveal().to_owned())
+            .collect())
+    }
+
+    /// What nodes show each other; empty when nothing is asked for.
+    pub(crate) fn cluster_secret(&self) -> Result<String, SecretFileError> {
+        let secret = match &self.cluster_secret_file {
+            Some(path) => Secret::read_file(path)?.into_iter().next(),
+            None => self.cluster_secret.clone(),
+        };
+        Ok(secret
+            .map(|secret| secret.reveal().to_owned())
+            .unwrap_or_default())
+    }
+
+    /// How databases are opened.
+    pub(crate) fn engine(&self) -> tidemark_engine::Options {
+        let cache_kib = u32::try_from(self.page_cache_bytes >> 10)
+            .expect("validated: at most PAGE_CACHE_BYTES_MAX");
+        tidemark_engine::Options {
+            cache_kib,
+            readers_max: self.readers,
+            ..Default::default()
+        }
+    }
+
+    /// Bounds of one answer.
+    pub(crate) fn answer(&self) -> AnswerBounds {
+        let bytes_max = usize::try_from(self.answer_bytes).expect("validated: at most 1 GiB");
+        AnswerBounds {
+            rows_max: self.answer_rows,
+            bytes_max,
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Whether it is `http://HOST` or `http://HOST:PORT`, perhaps with a slash behind. Nodes talk plain
+/// HTTP to each other; encryption between regions is the network's (WireGuard, a service mesh).
+fn is_base_url(url: &str) -> bool {
+    let Some(authority) = url.strip_prefix("http://") else {
+        return false;
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colon may belong to an IPv6 address in brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority, "80"),
+    };
+    let host_fits = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'[' | b']' | b':')
+    };
+    !host.is_empty()
+        && host.bytes().all(host_fits)
+        && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! One layer of settings: what the command line and the environment say, or what a file says.
+//!
+//! Every setting is declared once, here: the flag `--stop-deadline`, the variable
+//! `TIDEMARK_STOP_DEADLINE` and the key `stop-deadline` of the file are the same field. Flags win over
+//! variables, variables over the file, the file over [`Config::default`](super::Config).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use tidemark_protocol::Region;
+
+use super::quantity::{Period, Size};
+use super::secret::Secret;
+use super::{Config, LogFormat};
+
+/// Settings that one source gives. What it does not give is left to the next.
+#[derive(Clone, Default, Debug, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// Directory of this node's files [default: data]
+    #[arg(long, env = "TIDEMARK_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Address to listen on; port 0 takes any free port [default: 127.0.0.1:8787]
+    #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Base URL under which other nodes reach this one [default: http:// and the listen address]
+    #[arg(long, env = "TIDEMARK_ADVERTISE", value_name = "URL")]
+    pub(crate) advertise: Option<String>,
+
+    /// Base URL of the primary that a replica follows (replica only, required)
+    #[arg(long, env = "TIDEMARK_UPSTREAM", value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+
+    /// Region of this node, such as ENAM, WEUR or APAC [default: ENAM]
+    #[arg(long, env = "TIDEMARK_REGION", value_name = "REGION")]
+    pub(crate) region: Option<Region>,
+
+    /// Name of the cluster; a data directory of another cluster is refused [default: tidemark]
+    #[arg(long, env = "TIDEMARK_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+
+    /// Token that clients must present; other users of this machine can see it on the command line,
+    /// prefer --token-file
+    #[arg(
+        long,
+        env = "TIDEMARK_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub(crate) token: Option<Secret>,
+
+    /// File of tokens that clients may present, one a line
+    #[arg(long, env = "TIDEMARK_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Secret that the nodes of the cluster share; prefer --cluster-secret-file
+    #[arg(
+        long,
+        env = "TIDEMARK_CLUSTER_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
+    pub(crate) cluster_secret: Option<Secret>,
+
+    /// File with the secret that the nodes of the cluster share
+    #[arg(long, env = "TIDEMARK_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    pub(crate) cluster_secret_file: Option<PathBuf>,
+
+    /// What to log: a level, or levels by module as in RUST_LOG [default: RUST_LOG, then info]
+    #[arg(long, env = "TIDEMARK_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+
+    /// How to log [default: human]
+    #[arg(long, env = "TIDEMARK_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// How long requests in flight may take to end after a signal to stop [default: 10s]
+    #[arg(long, env = "TIDEMARK_STOP_DEADLINE", value_name = "TIME")]
+    pub(crate) stop_deadline: Option<Period>,
+
+    /// Page cache of each SQLite connection at most [default: 4MiB]
+    #[arg(long, env = "TIDEMARK_PAGE_CACHE", value_name = "SIZE")]
+    pub(crate) page_cache: Option<Size>,
+
+    /// Reader connections of each database at most [default: 8]
+    #[arg(long, env = "TIDEMARK_READERS", value_name = "COUNT")]
+    pub(crate) readers: Option<usize>,
+
+    /// Rows of one answer at most [default: 1000000]
+    #[arg(long, env = "TIDEMARK_ANSWER_ROWS", value_name = "COUNT")]
+    pub(crate) answer_rows: Option<u64>,
+
+    /// Bytes of one answer at most [default: 64MiB]
+    #[arg(long, env = "TIDEMARK_ANSWER_SIZE", value_name = "SIZE")]
+    pub(crate) answer_size: Option<Size>,
+}
+
+impl Settings {
+    /// Lays this layer over `config`: what is given here replaces what was there.
+    pub(crate) fn lay_over(self, config: &mut Config) {
+        // Destructured, so that a new setting cannot be forgotten.
+        let Self {
+            data,
+            listen,
+            advertise,
+            upstream,
+            region,
+            cluster,
+            token,
+            token_file,
+            cluster_secret,
+            cluster_secret_file,
+            log,
+            log_format,
+            stop_deadline,
+            page_cache,
+            readers,
+            answer_rows,
+            answer_size,
+        } = self;
+        replace(&mut config.data, data);
+        replace(&mut config.listen, listen);
+        replace(&mut config.region, region);
+        replace(&mut config.cluster, cluster);
+        replace(&mut config.log_format, log_format);
+        replace(
+            &mut config.stop_deadline,
+            stop_deadline.map(|Period(deadline)| deadline),
+        );
+        replace(
+            &mut config.page_cache_bytes,
+            page_cache.map(|Size(bytes)| bytes),
+        );
+        replace(&mut config.readers, readers);
+        replace(&mut config.answer_rows, answer_rows);
+        replace(
+            &mut config.answer_bytes,
+            answer_size.map(|Size(bytes)| bytes),
+        );
+        replace(&mut config.advertise, advertise.map(Some));
+        replace(&mut config.upstream, upstream.map(Some));
+        replace(&mut config.token, token.map(Some));
+        replace(&mut config.token_file, token_file.map(Some));
+        replace(&mut config.cluster_secret, cluster_secret.map(Some));
+        replace(
+            &mut config.cluster_secret_file,
+            cluster_secret_file.map(Some),
+        );
+        replace(&mut config.log, log.map(Some));
+    }
+}
+
+fn replace<T>(old: &mut T, new: Option<T>) {
+    if let Some(new) = new {
+        *old = new;
+    }
+}
