@@ -1,1 +1,39 @@
-//! The HTTP face of a Tidemark node, the same on both roles.
+//! The HTTP face of a Tidemark node, the same on both roles: D1's REST API and Tidemark's own
+//! additions, over any [`tidemark_protocol::Node`].
+//!
+//! The way of a query:
+//!
+//! 1. [`serve`] accepts the connection; [`router`] finds the handler.
+//! 2. `gateway` counts the request, asks `auth` for the token and `limits` for a place, and turns
+//!    whatever goes wrong, a panic included, into an envelope.
+//! 3. `ask` reads the headers, `limits` the body, `tidemark_protocol::d1` the statements.
+//! 4. `query` hands them to the node, or `forward` passes the request on as it came.
+//! 5. `envelope` puts D1's envelope around the node's bytes.
+//!
+//! Invariants:
+//! - Every answer is an envelope, whatever went wrong, with two exceptions: `/health` and `/metrics`.
+//! - A 5xx says that nothing happened: D1's clients repeat it blindly. Once a write was handed to the
+//!   node or sent to another, only the node's own answer may claim so; without one it is
+//!   [`tidemark_protocol::FailureKind::Unknown`].
+//! - A request is passed on at most once.
+//! - Nothing here knows which role the node has.
+
+mod ask;
+mod auth;
+mod config;
+mod databases;
+mod envelope;
+mod forward;
+mod gateway;
+mod handover;
+mod limits;
+mod metrics;
+mod operations;
+mod query;
+mod router;
+mod serve;
+
+pub use config::{GatewayConfig, Handles, Identity, Limits};
+pub use metrics::Metrics;
+pub use router::router;
+pub use serve::{ServeConfig, serve};

@@ -1,0 +1,123 @@
+//! What the headers of a request ask for.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tidemark_protocol::contract::{DEADLINE_DEFAULT, DEADLINE_MAX};
+use tidemark_protocol::render::ValueForm;
+use tidemark_protocol::{Failure, FailureKind, OnMiss, ReadContract, RequestId, headers};
+use tokio::time::Instant;
+
+/// The headers of one request, understood.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// When its time is over.
+    pub(crate) expires: Instant,
+    pub(crate) read: ReadContract,
+    pub(crate) on_miss: OnMiss,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) form: ValueForm,
+    /// Another node passed it on to this one.
+    pub(crate) forwarded: bool,
+}
+
+impl Ask {
+    /// Reads the headers of a request that has just arrived.
+    pub(crate) fn read(from: &HeaderMap) -> Result<Self, Failure> {
+        let deadline = match text(from, headers::DEADLINE)? {
+            Some(text) => deadline(text)?,
+            None => DEADLINE_DEFAULT,
+        };
+        let read = match text(from, headers::BOOKMARK) {
+            Ok(None) => ReadContract::default(),
+            Ok(Some(text)) => text
+                .parse()
+                .map_err(|error| Failure::new(FailureKind::BadBookmark, format!("{error}")))?,
+            Err(failure) => {
+                return Err(Failure {
+                    kind: FailureKind::BadBookmark,
+                    ..failure
+                });
+            }
+        };
+        let form = match text(from, headers::VALUES)? {
+            None | Some("d1") => ValueForm::D1,
+            Some("exact") => ValueForm::Exact,
+            Some(other) => {
+                let reason = format!("'{other}' is neither 'exact' nor 'd1'");
+                return Err(invalid(headers::VALUES, reason));
+            }
+        };
+        Ok(Self {
+            expires: Instant::now() + deadline,
+            read,
+            on_miss: parsed(from, headers::ON_MISS)?.unwrap_or_default(),
+            request: parsed(from, headers::REQUEST_ID)?,
+            form,
+            forwarded: from.contains_key(headers::FORWARDED_BY),
+        })
+    }
+
+    /// The time left; a failure when there is none.
+    pub(crate) fn remaining(&self) -> Result<Duration, Failure> {
+        let remaining = self.expires.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            Err(deadline_passed())
+        } else {
+            Ok(remaining)
+        }
+    }
+}
+
+/// The time was over before anything was done.
+pub(crate) fn deadline_passed() -> Failure {
+    Failure::new(
+        FailureKind::Deadline,
+        "the deadline passed before the request was run",
+    )
+}
+
+fn deadline(text: &str) -> Result<Duration, Failure> {
+    let deadline = humantime::parse_duration(text).map_err(|error| {
+        invalid(
+            headers::DEADLINE,
+            format!("'{text}' is not a duration: {error}"),
+        )
+    })?;
+    if deadline > DEADLINE_MAX {
+        let max = humantime::format_duration(DEADLINE_MAX);
+        return Err(invalid(
+            headers::DEADLINE,
+            format!("{text} exceeds the limit of {max}"),
+        ));
+    }
+    Ok(deadline)
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(
+    from: &HeaderMap,
+    name: &str,
+) -> Result<Option<T>, Failure> {
+    match text(from, name)? {
+        None => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|error| invalid(name, error)),
+    }
+}
+
+fn text<'h>(from: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Failure> {
+    match from.get(name) {
+        None => Ok(None),
+        Some(value) => match value.to_str() {
+            Ok(text) => Ok(Some(text.trim_ascii())),
+            Err(_) => Err(invalid(name, "not plain text")),
+        },
+    }
+}
+
+fn invalid(name: &str, reason: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        FailureKind::BadRequest,
+        format!("Invalid header: {name} => {reason}"),
+    )
+}

@@ -1,0 +1,233 @@
+//! Making, finding, listing and deleting databases.
+//!
+//! All of it is the primary's business. Another node passes such a request on; what only looks is
+//! answered from this node's own catalogue when the primary cannot be reached.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Deserialize;
+use tidemark_protocol::d1::{CreateBody, Database, DatabaseSummary, ResultInfo};
+use tidemark_protocol::node::{CreateDatabase, DatabaseInfo, ListDatabases};
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node};
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::ask::{Ask, deadline_passed};
+use crate::envelope;
+use crate::forward::{Effect, Outgoing};
+use crate::gateway::{Gateway, check_database, no_database};
+use crate::handover::settled;
+use crate::metrics::Route;
+use crate::query::DatabasePath;
+use crate::router::{bad_path, check_account};
+
+/// D1's own figures.
+const PER_PAGE_DEFAULT: u64 = 1000;
+const PER_PAGE_MAX: u64 = 10_000;
+
+pub(crate) async fn create<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    account: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let work = async {
+        check_account(&account.map_err(|rejection| bad_path(&rejection))?)?;
+        let ask = Ask::read(&head.headers)?;
+        let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
+        let create = CreateBody::parse(&body.bytes)?.validate()?;
+        let upstream = gateway.node.upstream();
+        if upstream.is_some() {
+            let outgoing = Outgoing {
+                head: &head,
+                body: body.bytes.clone(),
+                effect: Effect::Writes,
+            };
+            return gateway.forwarder.forward(upstream, outgoing, &ask).await;
+        }
+        let create = CreateDatabase {
+            request: ask.request,
+            ..create
+        };
+        let made = settled(ask.remaining()?, gateway.node.create(create)).await?;
+        Ok(envelope::success(&Database::from(made), None))
+    };
+    gateway.answer(Route::Create, &head.headers, work).await
+}
+
+pub(crate) async fn delete<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        let Path((account, database)) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_account(&account)?;
+        check_database(&database)?;
+        let ask = Ask::read(&head.headers)?;
+        let upstream = gateway.node.upstream();
+        if upstream.is_some() {
+            let outgoing = Outgoing {
+                head: &head,
+                body: Bytes::new(),
+                effect: Effect::Writes,
+            };
+            return gateway.forwarder.forward(upstream, outgoing, &ask).await;
+        }
+        match gateway.node.resolve(&database) {
+            None | Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
+            Some(id) => {
+                settled(ask.remaining()?, gateway.node.delete(id)).await?;
+                Ok(envelope::success(&(), None))
+            }
+        }
+    };
+    gateway.answer(Route::Delete, &head.headers, work).await
+}
+
+/// `fields`, in either spelling, is ignored: clients take the whole object as well.
+pub(crate) async fn get<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        let Path((account, database)) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_account(&account)?;
+        check_database(&database)?;
+        let ask = Ask::read(&head.headers)?;
+        if let Some(response) = ask_primary(&gateway, &head, &ask).await? {
+            return Ok(response);
+        }
+        match looked(&ask, gateway.node.database(&database)).await? {
+            None
+            | Some(DatabaseInfo {
+                uuid: DatabaseId::CATALOGUE,
+                ..
+            }) => Err(no_database(&database)),
+            Some(info) => Ok(envelope::success(&Database::from(info), None)),
+        }
+    };
+    gateway.answer(Route::Get, &head.headers, work).await
+}
+
+/// As text, so that a bad number is refused in our own words.
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    name: Option<String>,
+    page: Option<String>,
+    per_page: Option<String>,
+}
+
+pub(crate) async fn list<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    account: Result<Path<String>, PathRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        check_account(&account.map_err(|rejection| bad_path(&rejection))?)?;
+        let Query(ListQuery {
+            name,
+            page,
+            per_page,
+        }) = query.map_err(|rejection| {
+            let text = format!("The request is malformed: {}", rejection.body_text());
+            Failure::new(FailureKind::BadRequest, text)
+        })?;
+        let page = number("page", page.as_deref(), 1, u64::MAX)?;
+        let per_page = number(
+            "per_page",
+            per_page.as_deref(),
+            PER_PAGE_DEFAULT,
+            PER_PAGE_MAX,
+        )?;
+        let ask = Ask::read(&head.headers)?;
+        if let Some(response) = ask_primary(&gateway, &head, &ask).await? {
+            return Ok(response);
+        }
+        let offset = (page - 1).saturating_mul(per_page);
+        let wanted = ListDatabases {
+            name,
+            offset,
+            limit: per_page,
+        };
+        let found = looked(&ask, gateway.node.databases(wanted)).await?;
+        let databases: Vec<_> = found
+            .databases
+            .into_iter()
+            .map(DatabaseSummary::from)
+            .collect();
+        let count = databases.len() as u64;
+        let info = ResultInfo {
+            page,
+            per_page,
+            count,
+            total_count: found.total,
+        };
+        Ok(envelope::success(&databases, Some(&info)))
+    };
+    gateway.answer(Route::List, &head.headers, work).await
+}
+
+/// A number from 1 to `max` of the query string.
+fn number(property: &str, text: Option<&str>, default: u64, max: u64) -> Result<u64, Failure> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    match text.parse() {
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => {
+            let text =
+                format!("Invalid property: {property} => '{text}' is not a number from 1 to {max}");
+            Err(Failure::new(FailureKind::BadRequest, text))
+        }
+    }
+}
+
+/// What the primary says to a request that only looks; `None` when it is for this node to answer.
+async fn ask_primary<N: Node>(
+    gateway: &Gateway<N>,
+    head: &Parts,
+    ask: &Ask,
+) -> Result<Option<Response>, Failure> {
+    let upstream = gateway.node.upstream();
+    if upstream.is_none() || ask.forwarded {
+        return Ok(None);
+    }
+    // Half of the time for the primary leaves the other half for an answer of our own.
+    let half = Ask {
+        expires: ask.expires - ask.remaining()? / 2,
+        ..*ask
+    };
+    let outgoing = Outgoing {
+        head,
+        body: Bytes::new(),
+        effect: Effect::Looks,
+    };
+    match gateway.forwarder.forward(upstream, outgoing, &half).await {
+        Ok(response) => Ok(Some(response)),
+        Err(failure) => {
+            warn!(%failure, "answering from this node's catalogue");
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for a look at the catalogue.
+pub(crate) async fn looked<T>(
+    ask: &Ask,
+    look: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(ask.remaining()?, look)
+        .await
+        .unwrap_or_else(|_| Err(deadline_passed()))
+}

@@ -1,0 +1,128 @@
+//! Answers: D1's envelope with Tidemark's headers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use serde::Serialize;
+use tidemark_protocol::d1::{
+    ENVELOPE_HEAD, ENVELOPE_TAIL, ErrorItem, ResultInfo, write_failure, write_success,
+};
+use tidemark_protocol::node::Answer;
+use tidemark_protocol::{Failure, FailureKind, headers};
+
+/// Up to here one copy costs less than three pieces on the way out.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BOOKMARK: HeaderName = HeaderName::from_static(headers::BOOKMARK);
+const REPEATED: HeaderName = HeaderName::from_static(headers::REPEATED);
+const FAILURE: HeaderName = HeaderName::from_static(headers::FAILURE);
+const SHOULD_RETRY: HeaderName = HeaderName::from_static(headers::SHOULD_RETRY);
+
+/// What the node ran.
+pub(crate) fn answer(answer: Answer) -> Response {
+    let Answer {
+        results,
+        bookmark,
+        repeated,
+    } = answer;
+    let body = if results.len() <= COPIED_BYTES_MAX {
+        Body::from(write_success(&results, None))
+    } else {
+        Body::new(Pieces::new(results))
+    };
+    let mut response = json(StatusCode::OK, body);
+    let bookmark = HeaderValue::try_from(bookmark.to_string()).expect("hex digits and dashes");
+    response.headers_mut().insert(BOOKMARK, bookmark);
+    if repeated {
+        response
+            .headers_mut()
+            .insert(REPEATED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Anything else that went well.
+pub(crate) fn success(result: &impl Serialize, info: Option<&ResultInfo>) -> Response {
+    let result = serde_json::to_vec(result).expect("the API's types are plain data");
+    json(StatusCode::OK, Body::from(write_success(&result, info)))
+}
+
+/// What went wrong.
+pub(crate) fn failure(failure: &Failure) -> Response {
+    let status = StatusCode::from_u16(failure.kind.status()).expect("kinds have real statuses");
+    refusal(status, &ErrorItem::from(failure), failure)
+}
+
+/// The same with a status and a code of HTTP's own.
+pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) -> Response {
+    let mut response = json(status, Body::from(write_failure(error)));
+    let to = response.headers_mut();
+    to.insert(FAILURE, HeaderValue::from_static(failure.kind.name()));
+    if let Some(wait) = failure.retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        to.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.kind == FailureKind::Unknown {
+        to.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    if failure.kind == FailureKind::Unauthenticated {
+        to.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn json(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// The envelope around large results, which are not copied.
+struct Pieces {
+    pieces: [Bytes; 3],
+    next: usize,
+}
+
+impl Pieces {
+    fn new(results: Bytes) -> Self {
+        let pieces = [
+            Bytes::from_static(ENVELOPE_HEAD),
+            results,
+            Bytes::from_static(ENVELOPE_TAIL),
+        ];
+        Self { pieces, next: 0 }
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let piece = this.pieces.get_mut(this.next).map(std::mem::take);
+        this.next += 1;
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next >= self.pieces.len()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Pieces that were sent are empty by now.
+        SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+}

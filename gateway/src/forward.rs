@@ -1,0 +1,207 @@
+//! Passing a request on to the node that leads, and its answer back.
+//!
+//! 1. A request that was passed on already stops here: a ring of nodes that each believe in another
+//!    must not spin.
+//! 2. It goes out as it came, with its name (`tidemark-request-id`, made up if need be), this node's
+//!    (`tidemark-forwarded-by`) and the time that is left.
+//! 3. The answer is streamed back unchanged.
+//!
+//! What a broken connection means depends on whether the request had begun to leave; [`watched`] knows.
+
+mod watched;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
+use tidemark_protocol::contract::DEADLINE_MAX;
+use tidemark_protocol::{Failure, FailureKind, NodeId, RequestId, headers};
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::ask::{Ask, deadline_passed};
+use crate::config::Handles;
+use crate::forward::watched::watched;
+use crate::handover::unknown;
+
+const FORWARDED_BY: HeaderName = HeaderName::from_static(headers::FORWARDED_BY);
+const REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
+const DEADLINE: HeaderName = HeaderName::from_static(headers::DEADLINE);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// How long a connection may take to come about: a few round trips around the world.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Connections kept for the next request.
+const IDLE_CONNECTIONS_MAX: usize = 256;
+/// Shorter than any server keeps an idle connection, so that none is used that is about to be closed.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// The other node answers by the deadline that it was given; its answer may be this much on its way.
+const LATENESS_MAX: Duration = Duration::from_secs(2);
+/// Longest silence within an answer.
+const SILENCE_MAX: Duration = DEADLINE_MAX.saturating_add(LATENESS_MAX);
+/// How long to wait before trying again when nobody leads.
+const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
+
+/// Headers that concern one connection, not the request.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    EXPECT,
+];
+
+/// What a request does where it goes, as far as this node knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// It changes nothing.
+    Looks,
+    /// It changes something.
+    Writes,
+    /// It has SQL that was not looked into.
+    Unclear,
+}
+
+/// A request to pass on.
+pub(crate) struct Outgoing<'r> {
+    pub(crate) head: &'r Parts,
+    pub(crate) body: Bytes,
+    pub(crate) effect: Effect,
+}
+
+/// Passes requests on.
+pub(crate) struct Forwarder {
+    client: reqwest::Client,
+    node: NodeId,
+    handles: Handles,
+}
+
+impl Forwarder {
+    pub(crate) fn new(node: NodeId, handles: Handles) -> Self {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_WAIT_MAX)
+            .read_timeout(SILENCE_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .tcp_nodelay(true)
+            .build()
+            .expect("no option of this client can be wrong");
+        Self {
+            client,
+            node,
+            handles,
+        }
+    }
+
+    /// Sends `outgoing` to `upstream`, the base URL of the node that leads, and returns its answer,
+    /// whatever it is.
+    pub(crate) async fn forward(
+        &self,
+        upstream: Option<String>,
+        outgoing: Outgoing<'_>,
+        ask: &Ask,
+    ) -> Result<Response, Failure> {
+        if ask.forwarded {
+            return Err(unavailable(
+                "the request was passed on once, and this node cannot do it",
+            ));
+        }
+        let upstream = upstream.ok_or_else(|| unavailable("no primary is known"))?;
+        let remaining = ask.remaining()?;
+        let Outgoing { head, body, effect } = outgoing;
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("{}{path}", upstream.trim_end_matches('/'));
+        let (body, watch) = watched(body);
+        let request = self
+            .client
+            .request(head.method.clone(), url)
+            .headers(self.outgoing_headers(&head.headers, ask.request, remaining))
+            .body(reqwest::Body::wrap(body))
+            .build()
+            .map_err(|error| unavailable(format!("cannot ask {upstream}: {error}")))?;
+        self.handles.metrics.forwarded();
+        let sent = timeout(
+            remaining.saturating_add(LATENESS_MAX),
+            self.client.execute(request),
+        );
+        match sent.await {
+            Ok(Ok(answer)) => Ok(returned(answer)),
+            Ok(Err(error)) => {
+                warn!(%upstream, %error, ?effect, "request was not passed on well");
+                let unsent = error.is_connect() || watch.unsent();
+                Err(if unsent || effect == Effect::Looks {
+                    unavailable(format!("{upstream} cannot be reached"))
+                } else {
+                    unknown(format!("the connection to {upstream} broke"))
+                })
+            }
+            Err(_) if watch.unsent() || effect == Effect::Looks => Err(deadline_passed()),
+            Err(_) => Err(unknown(format!(
+                "{upstream} did not answer by the deadline"
+            ))),
+        }
+    }
+
+    fn outgoing_headers(
+        &self,
+        came: &HeaderMap,
+        request: Option<RequestId>,
+        remaining: Duration,
+    ) -> HeaderMap {
+        let mut out = end_to_end(came);
+        out.remove(HOST);
+        out.remove(CONTENT_LENGTH);
+        let request = request.unwrap_or_else(|| self.made_up());
+        let plain = |text: String| HeaderValue::try_from(text).expect("plain ASCII");
+        out.insert(REQUEST_ID, plain(request.to_string()));
+        out.insert(FORWARDED_BY, plain(self.node.to_string()));
+        // Rounded up: zero would be no time at all.
+        let remaining_ms = remaining.as_micros().div_ceil(1000);
+        out.insert(DEADLINE, plain(format!("{remaining_ms}ms")));
+        out
+    }
+
+    /// A name for a request that came without one.
+    fn made_up(&self) -> RequestId {
+        let random = self.handles.random.bytes16();
+        RequestId::new(uuid::Builder::from_random_bytes(random).into_uuid())
+    }
+}
+
+fn returned(answer: reqwest::Response) -> Response {
+    let (mut head, body) = axum::http::Response::<reqwest::Body>::from(answer).into_parts();
+    head.headers = end_to_end(&head.headers);
+    head.extensions.clear();
+    Response::from_parts(head, Body::new(body))
+}
+
+/// The headers that are not for this connection alone.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for value in headers.get_all(CONNECTION) {
+        for name in value.to_str().unwrap_or_default().split(',') {
+            kept.remove(name.trim_ascii());
+        }
+    }
+    for name in HOP_BY_HOP {
+        kept.remove(name);
+    }
+    kept
+}
+
+fn unavailable(reason: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Unavailable, reason).retry_after(UNAVAILABLE_WAIT)
+}

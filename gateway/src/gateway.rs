@@ -1,0 +1,112 @@
+//! What all handlers share, and the frame around each of them.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use futures_util::FutureExt;
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, d1, headers};
+use tracing::error;
+
+use crate::auth::Tokens;
+use crate::config::{GatewayConfig, Handles};
+use crate::envelope;
+use crate::forward::Forwarder;
+use crate::limits::Gate;
+use crate::metrics::Route;
+
+const SERVED_BY: HeaderName = HeaderName::from_static(headers::SERVED_BY);
+
+/// The HTTP face of `node`.
+pub(crate) struct Gateway<N> {
+    pub(crate) node: Arc<N>,
+    pub(crate) gate: Gate,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) handles: Handles,
+    tokens: Tokens,
+    served_by: HeaderValue,
+}
+
+impl<N: Node> Gateway<N> {
+    pub(crate) fn new(node: Arc<N>, config: GatewayConfig, handles: Handles) -> Self {
+        let GatewayConfig {
+            identity,
+            tokens,
+            limits,
+        } = config;
+        let served_by = HeaderValue::try_from(identity.to_string())
+            .expect("regions and identifiers are plain ASCII");
+        Self {
+            node,
+            gate: Gate::new(limits),
+            forwarder: Forwarder::new(identity.node, handles.clone()),
+            tokens: Tokens::new(tokens),
+            served_by,
+            handles,
+        }
+    }
+
+    /// Does `work` for a request with these headers: checks the token, takes a place, and makes an
+    /// envelope of whatever goes wrong.
+    pub(crate) async fn answer(
+        &self,
+        route: Route,
+        head: &HeaderMap,
+        work: impl Future<Output = Result<Response, Failure>>,
+    ) -> Response {
+        let counted = self.handles.metrics.begin(route);
+        let admitted = async {
+            self.tokens.check(head)?;
+            let _place = self.gate.enter()?;
+            work.await
+        };
+        // The state behind `self` is atomics and semaphores: a panic leaves none of it half-changed.
+        let outcome = match AssertUnwindSafe(admitted).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                error!(?route, panic = panic_text(&*panic), "handler panicked");
+                Err(Failure::new(FailureKind::Internal, "internal error"))
+            }
+        };
+        let response = outcome.unwrap_or_else(|failure| envelope::failure(&failure));
+        let response = self.signed(response);
+        counted.answered(response.status().as_u16());
+        response
+    }
+
+    /// The response with the name of this node, unless it came from another.
+    pub(crate) fn signed(&self, mut response: Response) -> Response {
+        response
+            .headers_mut()
+            .entry(SERVED_BY)
+            .or_insert_with(|| self.served_by.clone());
+        response
+    }
+}
+
+/// What was said as the panic began.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}
+
+/// Checks the text of a path that stands for a database, before it goes anywhere: a UUID or a name.
+/// The catalogue is none: whoever writes it breaks the cluster, whoever reads it has its secrets.
+pub(crate) fn check_database(name_or_id: &str) -> Result<(), Failure> {
+    match name_or_id.parse::<DatabaseId>() {
+        Ok(DatabaseId::CATALOGUE) => Err(no_database(name_or_id)),
+        Ok(_) => Ok(()),
+        Err(_) => d1::check_name(name_or_id).map_err(|_| no_database(name_or_id)),
+    }
+}
+
+pub(crate) fn no_database(name_or_id: &str) -> Failure {
+    let shown: String = name_or_id.chars().take(d1::NAME_BYTES_MAX).collect();
+    Failure::new(
+        FailureKind::NoDatabase,
+        format!("The database {shown} could not be found"),
+    )
+}

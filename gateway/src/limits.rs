@@ -1,0 +1,165 @@
+//! How much may be going on at once, and the reading of bodies within that.
+//!
+//! What is over a bound is refused at once, never queued: the queues are the node's, which knows what
+//! waits for what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tidemark_protocol::{Failure, FailureKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::ask::deadline_passed;
+use crate::config::Limits;
+
+/// Body bytes are counted in units of this.
+const UNIT_BYTES: usize = 1024;
+/// A body up to this is not counted: there are never more of them than requests.
+const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
+/// How much of a body over the bound is read and thrown away so that its sender, who does not listen
+/// while sending, gets to read the refusal.
+const DISCARDED_BYTES_MAX: usize = 64 << 20;
+/// How long a client should wait that met a full house.
+const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
+
+/// The bounds, and what is left of them.
+pub(crate) struct Gate {
+    limits: Limits,
+    places: Semaphore,
+    body_units: Arc<Semaphore>,
+}
+
+/// A body in memory, counted as long as this lives.
+pub(crate) struct HeldBody {
+    pub(crate) bytes: Bytes,
+    _counted: Option<OwnedSemaphorePermit>,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let permits = |n: usize| Semaphore::new(n.min(Semaphore::MAX_PERMITS));
+        Self {
+            limits,
+            places: permits(limits.requests_max),
+            body_units: Arc::new(permits(limits.bodies_bytes_max / UNIT_BYTES)),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A place for one request, given back when dropped.
+    pub(crate) fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.places.try_acquire().map_err(|_| overloaded())
+    }
+
+    /// Reads a whole body by `expires`.
+    pub(crate) async fn read(
+        &self,
+        head: &HeaderMap,
+        body: Body,
+        expires: Instant,
+    ) -> Result<HeldBody, Failure> {
+        timeout_at(expires, self.read_bounded(head, body))
+            .await
+            .unwrap_or_else(|_| Err(deadline_passed()))
+    }
+
+    async fn read_bounded(&self, head: &HeaderMap, body: Body) -> Result<HeldBody, Failure> {
+        let max = self.limits.body_bytes_max;
+        let announced = head
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse::<usize>().ok());
+        let mut body = body.into_data_stream();
+        let mut counted = Counted {
+            units: &self.body_units,
+            permit: None,
+        };
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        let mut got = 0;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|error| {
+                let text = format!("The request is malformed: its body broke off: {error}");
+                Failure::new(FailureKind::BadRequest, text)
+            })?;
+            got += chunk.len();
+            let within = if got > max || announced.is_some_and(|bytes| bytes > max) {
+                let text = format!("the body exceeds the limit of {max} bytes");
+                Err(Failure::new(FailureKind::TooLarge, text))
+            } else {
+                counted.grow(got)
+            };
+            if let Err(failure) = within {
+                drop((first, all, counted));
+                discard(body).await;
+                return Err(failure);
+            }
+            if got == chunk.len() {
+                first = chunk; // a body in one piece is not copied
+            } else {
+                if all.is_empty() {
+                    all.reserve(announced.unwrap_or(0).clamp(got, max));
+                    all.extend_from_slice(&std::mem::take(&mut first));
+                }
+                all.extend_from_slice(&chunk);
+            }
+        }
+        let bytes = if all.is_empty() { first } else { all.freeze() };
+        Ok(HeldBody {
+            bytes,
+            _counted: counted.permit,
+        })
+    }
+}
+
+async fn discard(mut body: axum::body::BodyDataStream) {
+    let mut discarded = 0;
+    while discarded < DISCARDED_BYTES_MAX
+        && let Some(Ok(chunk)) = body.next().await
+    {
+        discarded += chunk.len();
+    }
+}
+
+/// The part of the bound on all bodies that one body holds.
+struct Counted<'s> {
+    units: &'s Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Counted<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        if bytes <= UNCOUNTED_BYTES_MAX {
+            return Ok(());
+        }
+        let held = self
+            .permit
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(held);
+        let more = u32::try_from(more).map_err(|_| overloaded())?;
+        let permit = Arc::clone(self.units)
+            .try_acquire_many_owned(more)
+            .map_err(|_| overloaded())?;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+/// D1's own words.
+fn overloaded() -> Failure {
+    let text = "D1 DB is overloaded. Too many requests queued.";
+    Failure::new(FailureKind::Overloaded, text).retry_after(OVERLOADED_WAIT)
+}

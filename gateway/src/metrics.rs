@@ -1,0 +1,170 @@
+//! What the HTTP face counts.
+
+use std::time::Instant;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// What was asked for: the label `route`, and never a path, which would be unbounded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Route {
+    Query,
+    Raw,
+    Create,
+    List,
+    Get,
+    Delete,
+    Status,
+    Verify,
+    Other,
+}
+
+impl Route {
+    const ALL: [Route; 9] = [
+        Self::Query,
+        Self::Raw,
+        Self::Create,
+        Self::List,
+        Self::Get,
+        Self::Delete,
+        Self::Status,
+        Self::Verify,
+        Self::Other,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Raw => "raw",
+            Self::Create => "create",
+            Self::List => "list",
+            Self::Get => "get",
+            Self::Delete => "delete",
+            Self::Status => "status",
+            Self::Verify => "verify",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Served {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Routed {
+    route: &'static str,
+}
+
+/// Status under which requests are counted whose client went away before the answer.
+const CLIENT_GONE: u16 = 499;
+
+/// The metrics of the HTTP face. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    requests: Family<Served, Counter>,
+    /// One per [`Route::ALL`], in that order: no look-up on the way of a request.
+    durations: Vec<Histogram>,
+    in_flight: Gauge,
+    forwarded: Counter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let requests = Family::default();
+        // 50 us to 26 s.
+        let family = Family::<Routed, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(50e-6, 2.0, 20))
+        });
+        let durations = Route::ALL
+            .map(|route| {
+                family.get_or_create_owned(&Routed {
+                    route: route.name(),
+                })
+            })
+            .to_vec();
+        let in_flight = Gauge::default();
+        let forwarded = Counter::default();
+        registry.register(
+            "tidemark_http_requests",
+            "Requests answered, by what was asked and HTTP status; 499: the client went away",
+            requests.clone(),
+        );
+        registry.register(
+            "tidemark_http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer",
+            family,
+        );
+        registry.register(
+            "tidemark_http_requests_in_flight",
+            "Requests being worked on",
+            in_flight.clone(),
+        );
+        registry.register(
+            "tidemark_http_forwarded",
+            "Requests passed on to another node",
+            forwarded.clone(),
+        );
+        Self {
+            requests,
+            durations,
+            in_flight,
+            forwarded,
+        }
+    }
+
+    /// Counts a request in; the guard counts it out.
+    pub(crate) fn begin(&self, route: Route) -> InFlight<'_> {
+        self.in_flight.inc();
+        InFlight {
+            metrics: self,
+            route,
+            started: Instant::now(),
+            status: CLIENT_GONE,
+        }
+    }
+
+    pub(crate) fn forwarded(&self) {
+        self.forwarded.inc();
+    }
+}
+
+/// One request being worked on. Dropped without a status when its client goes away.
+pub(crate) struct InFlight<'m> {
+    metrics: &'m Metrics,
+    route: Route,
+    started: Instant,
+    status: u16,
+}
+
+impl InFlight<'_> {
+    /// The answer is there.
+    pub(crate) fn answered(mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let Self {
+            metrics,
+            route,
+            started,
+            status,
+        } = self;
+        metrics.in_flight.dec();
+        metrics.durations[*route as usize].observe(started.elapsed().as_secs_f64());
+        let served = Served {
+            route: route.name(),
+            status: *status,
+        };
+        metrics.requests.get_or_create(&served).inc();
+    }
+}

@@ -1,0 +1,86 @@
+//! What operators and their machines ask for.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text;
+use tidemark_protocol::{DatabaseId, Node};
+
+use crate::ask::Ask;
+use crate::databases::looked;
+use crate::envelope;
+use crate::gateway::{Gateway, check_database, no_database};
+use crate::metrics::Route;
+use crate::router::bad_path;
+
+/// How the catalogue is called where it may be looked at.
+const CATALOGUE: &str = "catalogue";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// This node's account of itself; never the primary's.
+pub(crate) async fn status<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        let ask = Ask::read(&head.headers)?;
+        let status = looked(&ask, async { Ok(gateway.node.status().await) }).await?;
+        Ok(envelope::success(&status, None))
+    };
+    gateway.answer(Route::Status, &head.headers, work).await
+}
+
+/// Checks this node's copy; never the primary's.
+pub(crate) async fn verify<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
+        let ask = Ask::read(&head.headers)?;
+        let database = if name == CATALOGUE {
+            DatabaseId::CATALOGUE
+        } else {
+            check_database(&name)?;
+            gateway
+                .node
+                .resolve(&name)
+                .ok_or_else(|| no_database(&name))?
+        };
+        let verification = looked(&ask, gateway.node.verify(database)).await?;
+        Ok(envelope::success(&verification, None))
+    };
+    gateway.answer(Route::Verify, &head.headers, work).await
+}
+
+/// The process lives.
+pub(crate) async fn health() -> &'static str {
+    "ok"
+}
+
+/// The node can serve.
+pub(crate) async fn ready<N: Node>(State(gateway): State<Arc<Gateway<N>>>) -> Response {
+    match gateway.node.ready() {
+        Ok(()) => "ready".into_response(),
+        Err(failure) => {
+            let mut response = envelope::failure(&failure);
+            // Load balancers look for this one alone.
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            gateway.signed(response)
+        }
+    }
+}
+
+/// All metrics of the process.
+pub(crate) async fn metrics<N: Node>(State(gateway): State<Arc<Gateway<N>>>) -> Response {
+    let mut out = String::new();
+    text::encode(&mut out, &gateway.handles.registry).expect("a String takes every write");
+    ([(CONTENT_TYPE, OPENMETRICS)], out).into_response()
+}

@@ -1,0 +1,89 @@
+//! `query` and `raw`: SQL in, rows out.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use tidemark_protocol::node::{Execute, Executed};
+use tidemark_protocol::render::RowShape;
+use tidemark_protocol::{DatabaseId, Node, d1};
+
+use crate::ask::Ask;
+use crate::envelope;
+use crate::forward::{Effect, Outgoing};
+use crate::gateway::{Gateway, check_database, no_database};
+use crate::handover::settled;
+use crate::metrics::Route;
+use crate::router::{bad_path, check_account};
+
+/// Account and database.
+pub(crate) type DatabasePath = Result<Path<(String, String)>, PathRejection>;
+
+pub(crate) async fn query<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    run(&gateway, Route::Query, RowShape::Objects, path, request).await
+}
+
+pub(crate) async fn raw<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    run(&gateway, Route::Raw, RowShape::Arrays, path, request).await
+}
+
+async fn run<N: Node>(
+    gateway: &Gateway<N>,
+    route: Route,
+    shape: RowShape,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let work = async {
+        let Path((account, database)) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_account(&account)?;
+        check_database(&database)?;
+        let ask = Ask::read(&head.headers)?;
+        let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
+        let bounds = &gateway.gate.limits().query;
+        // Also when another node will run them: what is malformed need not travel.
+        let statements = d1::parse_query(&body.bytes, ask.form, bounds)?;
+        let executed = match gateway.node.resolve(&database) {
+            Some(DatabaseId::CATALOGUE) => return Err(no_database(&database)),
+            Some(database) => {
+                let execute = Execute {
+                    database,
+                    statements,
+                    request: ask.request,
+                    read: ask.read,
+                    deadline: ask.remaining()?,
+                    on_miss: ask.on_miss,
+                    shape,
+                    form: ask.form,
+                };
+                settled(execute.deadline, gateway.node.execute(execute)).await?
+            }
+            // A database that was created a moment ago may not have reached this node.
+            None if gateway.node.upstream().is_some() => Executed::Forward,
+            None => return Err(no_database(&database)),
+        };
+        match executed {
+            Executed::Answer(answer) => Ok(envelope::answer(answer)),
+            Executed::Forward => {
+                let upstream = gateway.node.upstream();
+                let outgoing = Outgoing {
+                    head: &head,
+                    body: body.bytes.clone(),
+                    effect: Effect::Unclear,
+                };
+                gateway.forwarder.forward(upstream, outgoing, &ask).await
+            }
+        }
+    };
+    gateway.answer(route, &head.headers, work).await
+}
