@@ -2,7 +2,8 @@
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use tidemark_protocol::d1::{CreateBody, Envelope, ReadReplication, ReplicationMode};
 use tidemark_protocol::node::{NodeStatus, Verification};
 
 use crate::client::{Client, path_segment};
@@ -36,50 +37,41 @@ pub struct DatabaseInfo {
 }
 
 /// A database to be made. A plain name is one too.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct NewDatabase {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    primary_location_hint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    jurisdiction: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    read_replication: Option<ReadReplication>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct ReadReplication {
-    mode: &'static str,
-}
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewDatabase(CreateBody);
 
 impl NewDatabase {
     /// A database of this name.
     pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
+        Self(CreateBody {
+            name: Some(name.into()),
+            ..CreateBody::default()
+        })
     }
 
     /// Where the primary would best be.
     #[must_use]
     pub fn location_hint(mut self, hint: impl Into<String>) -> Self {
-        self.primary_location_hint = Some(hint.into());
+        self.0.primary_location_hint = Some(hint.into());
         self
     }
 
     /// Where the data may lie.
     #[must_use]
     pub fn jurisdiction(mut self, jurisdiction: impl Into<String>) -> Self {
-        self.jurisdiction = Some(jurisdiction.into());
+        self.0.jurisdiction = Some(jurisdiction.into());
         self
     }
 
     /// Whether replicas hold it.
     #[must_use]
     pub fn replicated(mut self, replicated: bool) -> Self {
-        let mode = if replicated { "auto" } else { "disabled" };
-        self.read_replication = Some(ReadReplication { mode });
+        let mode = if replicated {
+            ReplicationMode::Auto
+        } else {
+            ReplicationMode::Disabled
+        };
+        self.0.read_replication = Some(ReadReplication { mode });
         self
     }
 }
@@ -106,7 +98,7 @@ impl Client {
         &self,
         database: impl Into<NewDatabase>,
     ) -> Result<DatabaseInfo, Error> {
-        let database: NewDatabase = database.into();
+        let NewDatabase(database) = database.into();
         let body = serde_json::to_vec(&database)
             .map_err(|error| Error::config(format!("write request: {error}")))?;
         let mut call = self.plain(Method::POST, self.databases_path(), Effect::Possible);
@@ -116,29 +108,17 @@ impl Client {
 
     /// All databases.
     pub async fn list_databases(&self) -> Result<Vec<DatabaseInfo>, Error> {
-        #[derive(Deserialize)]
-        struct Page {
-            result: Vec<DatabaseInfo>,
-            result_info: Option<ResultInfo>,
-        }
-        #[derive(Deserialize)]
-        struct ResultInfo {
-            total_count: Option<u64>,
-        }
-
         let mut databases: Vec<DatabaseInfo> = Vec::new();
-        for page in 1_u32.. {
+        for number in 1_u32.. {
             let path = format!(
-                "{}?page={page}&per_page={PAGE_LENGTH}",
+                "{}?page={number}&per_page={PAGE_LENGTH}",
                 self.databases_path()
             );
             let reply = self
                 .call(&self.plain(Method::GET, path, Effect::None))
                 .await?;
-            let Page {
-                result,
-                result_info,
-            } = reply.envelope()?;
+            let page: Envelope<Vec<DatabaseInfo>> = reply.envelope()?;
+            let result = page.result.unwrap_or_default();
             // A server that does not page would repeat its only page for ever.
             let repeated = result
                 .first()
@@ -147,7 +127,7 @@ impl Client {
                 break;
             }
             databases.extend(result);
-            let total = result_info.and_then(|info| info.total_count);
+            let total = page.result_info.map(|info| info.total_count);
             if total.is_some_and(|total| databases.len() as u64 >= total) {
                 break;
             }

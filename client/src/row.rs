@@ -253,6 +253,12 @@ impl<'de> SeqAccess<'de> for ByPlace<'_> {
     }
 }
 
+/// Whether a 64-bit float represents `value` exactly: its significant bits fit the mantissa.
+fn float_holds(value: i64) -> bool {
+    let magnitude = value.unsigned_abs();
+    magnitude == 0 || magnitude >> magnitude.trailing_zeros() < 1 << f64::MANTISSA_DIGITS
+}
+
 /// One value.
 struct Cell(Value);
 
@@ -295,16 +301,15 @@ impl<'de> Deserializer<'de> for Cell {
         match self.0 {
             Value::Integer(0) => visitor.visit_bool(false),
             Value::Integer(1) => visitor.visit_bool(true),
-            _ => Err(RowError::invalid_type(self.unexpected(), &"0 or 1")),
+            Value::Null | Value::Integer(_) | Value::Real(_) | Value::Text(_) | Value::Blob(_) => {
+                Err(RowError::invalid_type(self.unexpected(), &"0 or 1"))
+            }
         }
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, RowError> {
         match self.0 {
-            // Exact or not at all; `as i64` saturates, which the i128 comparison notices.
-            Value::Integer(value) if value as f64 as i128 == i128::from(value) => {
-                visitor.visit_f64(value as f64)
-            }
+            Value::Integer(value) if float_holds(value) => visitor.visit_f64(value as f64),
             Value::Integer(value) => Err(RowError::invalid_value(
                 Unexpected::Signed(value),
                 &"an integer that a 64-bit float represents exactly",

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
+use tidemark_protocol::headers::{BOOKMARK, ON_MISS, REPEATED, SERVED_BY, VALUES};
 use tidemark_protocol::{OnMiss, RequestId, Statement, Value};
 
 use crate::answer::{Answers, StatementResult};
@@ -16,13 +17,6 @@ use crate::error::Error;
 use crate::exact::ExactRef;
 use crate::session::SessionState;
 use crate::transport::{Call, Effect};
-
-/// The session's bookmark, both ways.
-pub(crate) const BOOKMARK: HeaderName = HeaderName::from_static("x-d1-bookmark");
-const ON_MISS: HeaderName = HeaderName::from_static("tidemark-on-miss");
-const VALUES: HeaderName = HeaderName::from_static("tidemark-values");
-const REPEATED: HeaderName = HeaderName::from_static("tidemark-repeated");
-const SERVED_BY: HeaderName = HeaderName::from_static("tidemark-served-by");
 
 /// What one request says for itself; the client's settings fill the rest.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -82,7 +76,7 @@ impl Target {
             tracing::debug!(request = %call.request, %error, "request failed");
         })?;
 
-        let bookmark = text(&reply.headers, &BOOKMARK);
+        let bookmark = text(&reply.headers, BOOKMARK);
         if let (Some(session), Some(bookmark)) = (&self.session, &bookmark) {
             session.observe(bookmark);
         }
@@ -94,8 +88,8 @@ impl Target {
         Ok(Answers {
             results,
             bookmark,
-            served_by: text(&reply.headers, &SERVED_BY).and_then(|text| text.parse().ok()),
-            repeated: reply.headers.contains_key(&REPEATED),
+            served_by: text(&reply.headers, SERVED_BY).and_then(|text| text.parse().ok()),
+            repeated: reply.headers.contains_key(REPEATED),
             request: call.request,
             attempts: reply.attempts,
         })
@@ -125,7 +119,7 @@ impl Target {
     }
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 

@@ -17,21 +17,18 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use tidemark_protocol::contract::DEADLINE_MAX;
+use tidemark_protocol::headers::{DEADLINE, FAILURE, REQUEST_ID};
 use tidemark_protocol::{FailureKind, RequestId};
 use tokio::time::{Instant, timeout};
 
 use crate::client::Client;
 use crate::error::Error;
-
-const DEADLINE: HeaderName = HeaderName::from_static("tidemark-deadline");
-const REQUEST_ID: HeaderName = HeaderName::from_static("tidemark-request-id");
-const FAILURE: HeaderName = HeaderName::from_static("tidemark-failure");
 
 /// A try with less time than this would sooner end in doubt than in an answer, so it is not made.
 const TRY_MIN: Duration = Duration::from_millis(20);
@@ -208,7 +205,7 @@ impl Client {
                     failure(call, status, &headers, &body),
                 )),
                 // A failure is in the header as well; its text is all that was lost.
-                Err(ReadError::Broken(_)) if headers.contains_key(&FAILURE) => {
+                Err(ReadError::Broken(_)) if headers.contains_key(FAILURE) => {
                     Err(miss(Reach::Answered, failure(call, status, &headers, &[])))
                 }
                 Err(ReadError::Broken(reason)) => Err(lost(reason)),
@@ -297,7 +294,7 @@ fn failure(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         .ok()
         .and_then(|envelope| envelope.errors.into_iter().next());
     let kind = headers
-        .get(&FAILURE)
+        .get(FAILURE)
         .and_then(kind_of)
         .or_else(|| kind_of_status(status));
     let (code, message) = match entry {

@@ -1,0 +1,243 @@
+//! At stake: nothing is done twice, and nobody is told that nothing happened when something may have.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tidemark_client::{Client, Error, FailureKind};
+
+use crate::scripted::{Act, Scripted, nobody, quick};
+
+const BOOKMARK: &str = "00000001-00000000-00000001-000000000000000000000000deadbeef";
+
+fn fine() -> Act {
+    Act::rows(BOOKMARK, &["n"], &["[1]"])
+}
+
+async fn outcome(
+    script: impl IntoIterator<Item = Act>,
+) -> (Result<Option<i64>, Error>, Vec<String>) {
+    let server = Scripted::start(script).await;
+    let query = server
+        .client()
+        .database("s")
+        .prepare("INSERT")
+        .deadline(Duration::from_secs(5));
+    let outcome = query.first::<i64>().await;
+    let asked = server.asked();
+    let ids = asked
+        .iter()
+        .map(|a| a.header("tidemark-request-id").unwrap().to_owned());
+    (outcome, ids.collect())
+}
+
+/// Tries again until it succeeds, under one id.
+async fn check_retried(act: Act) {
+    let (outcome, ids) = outcome([act, fine()]).await;
+    assert_eq!(outcome.unwrap(), Some(1));
+    assert_eq!(ids.len(), 2);
+    assert_eq!(BTreeSet::from_iter(&ids).len(), 1, "ids differ: {ids:?}");
+}
+
+/// Gives up at once.
+async fn check_final(act: Act, expected: Error) {
+    let (outcome, ids) = outcome([act, fine()]).await;
+    assert_eq!(outcome.unwrap_err(), expected);
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
+async fn harmless_failures_are_tried_again_under_the_same_id() {
+    check_retried(Act::failure(429, "overloaded", 7500, "queue is full")).await;
+    check_retried(Act::failure(503, "unavailable", 7905, "no primary")).await;
+    check_retried(Act::failure(503, "damaged", 7906, "under repair")).await;
+    check_retried(Act::failure(412, "stale", 7902, "behind")).await;
+    check_retried(Act::failure(424, "unknown", 7904, "lost contact")).await;
+}
+
+#[tokio::test]
+async fn lost_contact_is_tried_again_under_the_same_id() {
+    check_retried(Act::Hang).await;
+    check_retried(Act::Half).await;
+    check_retried(Act::foreign(502, "<html>bad gateway")).await;
+    check_retried(Act::foreign(503, "upstream reset")).await;
+}
+
+#[tokio::test]
+async fn faults_of_the_request_are_final() {
+    let failed = |kind: FailureKind, code, message: &str| Error::Failed {
+        kind,
+        message: message.to_owned(),
+        code,
+        retry_after: None,
+    };
+    let act = Act::failure(400, "sql", 7500, "no such table: nope: SQLITE_ERROR");
+    check_final(
+        act,
+        failed(FailureKind::Sql, 7500, "no such table: nope: SQLITE_ERROR"),
+    )
+    .await;
+    let act = Act::failure(400, "lost_bookmark", 7901, "never reached");
+    check_final(
+        act,
+        failed(FailureKind::LostBookmark, 7901, "never reached"),
+    )
+    .await;
+    let act = Act::failure(500, "internal", 7500, "a fault");
+    check_final(act, failed(FailureKind::Internal, 7500, "a fault")).await;
+    let act = Act::foreign(404, "not here");
+    check_final(
+        act,
+        failed(FailureKind::NoDatabase, 7404, "HTTP 404 Not Found not here"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn separate_requests_have_separate_ids() {
+    let server = Scripted::start([fine(), fine()]).await;
+    let database = server.client().database("s");
+    for _ in 0..2 {
+        database.prepare("INSERT").run().await.unwrap();
+    }
+    let asked = server.asked();
+    assert_ne!(
+        asked[0].header("tidemark-request-id"),
+        asked[1].header("tidemark-request-id")
+    );
+}
+
+#[tokio::test]
+async fn doubt_is_not_removed_by_a_later_refusal() {
+    let refused = Act::failure(400, "sql", 7500, "UNIQUE constraint failed");
+    let (outcome, ids) = outcome([Act::Hang, refused]).await;
+    match outcome.unwrap_err() {
+        Error::Unknown { request, reason } => {
+            assert_eq!(request.to_string(), ids[0]);
+            assert!(
+                reason.ends_with("then: UNIQUE constraint failed"),
+                "{reason}"
+            );
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn silence_until_the_deadline_is_unknown_for_a_query_and_failed_for_a_question() {
+    let deadline = Duration::from_millis(150);
+    let server = Scripted::start([Act::Silence, Act::Silence]).await;
+    let client = quick(Client::builder(server.url()))
+        .deadline(deadline)
+        .build()
+        .unwrap();
+
+    let started = Instant::now();
+    let error = client
+        .database("s")
+        .prepare("INSERT")
+        .run()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
+    assert!(error.may_have_happened());
+    assert!(started.elapsed() >= deadline);
+
+    let error = client.node_status().await.unwrap_err();
+    assert_eq!(error.kind(), Some(FailureKind::Deadline), "{error:?}");
+    assert!(!error.may_have_happened());
+}
+
+#[tokio::test]
+async fn refused_connection_is_failed_never_unknown() {
+    let client = quick(Client::builder(nobody().await))
+        .deadline(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let error = client
+        .database("s")
+        .prepare("INSERT")
+        .run()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Some(FailureKind::Unavailable), "{error:?}");
+    assert!(!error.may_have_happened());
+}
+
+#[tokio::test]
+async fn next_node_is_asked_when_the_first_cannot_be_reached_and_is_kept() {
+    let server = Scripted::start([fine(), fine()]).await;
+    let client = quick(Client::builder(nobody().await))
+        .url(server.url())
+        .build()
+        .unwrap();
+    let database = client.database("s");
+    let first = database.exec("INSERT").await.unwrap();
+    assert_eq!(first.attempts, 2);
+    let second = database.exec("INSERT").await.unwrap();
+    assert_eq!(second.attempts, 1);
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let busy = Act::failure(429, "overloaded", 7500, "queue is full").with("retry-after", "1");
+    let started = Instant::now();
+    let (outcome, _) = outcome([busy, fine()]).await;
+    assert_eq!(outcome.unwrap(), Some(1));
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn retry_after_beyond_the_deadline_ends_the_call_at_once() {
+    let busy = Act::failure(429, "overloaded", 7500, "queue is full").with("retry-after", "60");
+    let started = Instant::now();
+    let (outcome, ids) = outcome([busy, fine()]).await;
+    match outcome.unwrap_err() {
+        Error::Failed {
+            kind: FailureKind::Overloaded,
+            retry_after,
+            ..
+        } => {
+            assert_eq!(retry_after, Some(Duration::from_secs(60)));
+        }
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(ids.len(), 1);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn every_fault_of_the_settings_is_named_and_the_token_is_not() {
+    let error = Client::builder("ftp://x")
+        .url("not a url")
+        .account("a/b")
+        .token("hush\nhush")
+        .deadline(Duration::ZERO)
+        .build()
+        .unwrap_err();
+    let text = error.to_string();
+    for part in ["ftp", "'not a url'", "'a/b'", "token", "deadline"] {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+    assert!(!text.contains("hush"), "{text}");
+    let client = Client::builder("http://localhost:1")
+        .token("hush")
+        .build()
+        .unwrap();
+    assert!(!format!("{client:?}").contains("hush"));
+}
+
+#[tokio::test]
+async fn name_that_would_leave_its_path_is_not_sent() {
+    let server = Scripted::start([]).await;
+    for name in ["", "a/b", "..", "a?b", "a b"] {
+        let error = server
+            .client()
+            .database(name)
+            .prepare("SELECT 1")
+            .run()
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Config { .. }), "{name}: {error:?}");
+    }
+    assert!(server.asked().is_empty());
+}

@@ -1,0 +1,222 @@
+//! A server that answers by script and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::Response;
+use futures_util::stream;
+use tidemark_client::{Client, ClientBuilder};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+/// What the server does with one request.
+pub(crate) enum Act {
+    /// Answers.
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
+    /// Answers once the gate opens.
+    AnswerAfter(Arc<Notify>, Box<Act>),
+    /// Drops the connection without a word.
+    Hang,
+    /// Sends a good head and half a body.
+    Half,
+    /// Never answers.
+    Silence,
+}
+
+impl Act {
+    /// A success: one statement with `rows`, each a JSON array, under `columns`.
+    pub(crate) fn rows(bookmark: &str, columns: &[&str], rows: &[&str]) -> Self {
+        let columns = serde_json::to_string(columns).unwrap();
+        let body = format!(
+            r#"{{"result":[{{"results":{{"columns":{columns},"rows":[{}]}},"success":true,
+            "meta":{{"served_by":"tidemark","served_by_region":"WEUR","served_by_primary":true,
+            "duration":1.5,"changes":1,"last_row_id":7,"changed_db":true,"size_after":4096,
+            "rows_read":2,"rows_written":1,"timings":{{"sql_duration_ms":1.5}}}}}}],
+            "success":true,"errors":[],"messages":[]}}"#,
+            rows.join(",")
+        );
+        Self::Answer {
+            status: 200,
+            headers: Vec::new(),
+            body,
+        }
+        .with("x-d1-bookmark", bookmark)
+        .with("tidemark-served-by", "WEUR/primary/0000000000000001")
+    }
+
+    /// A failure as a node words it.
+    pub(crate) fn failure(status: u16, kind: &str, code: u32, message: &str) -> Self {
+        let body = format!(
+            r#"{{"result":null,"success":false,"messages":[],
+            "errors":[{{"code":{code},"message":"{message}"}}]}}"#
+        );
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body,
+        }
+        .with("tidemark-failure", kind)
+    }
+
+    /// A page of something that is no node.
+    pub(crate) fn foreign(status: u16, body: &str) -> Self {
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// The same, with a header more.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        if let Self::Answer { headers, .. } = &mut self {
+            headers.push((name, value.into()));
+        }
+        self
+    }
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// A running server. It answers 400 once its script is over.
+pub(crate) struct Scripted {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    script: Mutex<VecDeque<Act>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Scripted {
+    pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+        let shared = Arc::new(Shared {
+            script: Mutex::new(script.into_iter().collect()),
+            asked: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .fallback(serve)
+            .with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A client with short waits, so that tests of retries are quick.
+    pub(crate) fn client(&self) -> Client {
+        quick(Client::builder(self.url())).build().unwrap()
+    }
+
+    /// Everything that was asked so far, in order of arrival.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// Waits until so many requests have arrived.
+    pub(crate) async fn until_asked(&self, count: usize) {
+        let arrived = async {
+            while self.shared.asked.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), arrived)
+            .await
+            .unwrap();
+    }
+}
+
+pub(crate) fn quick(builder: ClientBuilder) -> ClientBuilder {
+    builder
+        .token("secret")
+        .backoff(Duration::from_millis(1), Duration::from_millis(5))
+}
+
+/// URL of a port where nobody listens.
+pub(crate) async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+async fn serve(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let act = {
+        // Both at once, so that the nth request gets the nth act.
+        let mut asked = shared.asked.lock().unwrap();
+        asked.push(Asked {
+            method,
+            uri,
+            headers,
+            body,
+        });
+        shared.script.lock().unwrap().pop_front()
+    };
+    perform(act.unwrap_or_else(|| Act::failure(400, "bad_request", 7400, "script is over"))).await
+}
+
+async fn perform(act: Act) -> Response {
+    match act {
+        Act::Answer {
+            status,
+            headers,
+            body,
+        } => {
+            let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            response.body(Body::from(body)).unwrap()
+        }
+        Act::AnswerAfter(gate, act) => {
+            gate.notified().await;
+            Box::pin(perform(*act)).await
+        }
+        // Ends the connection's task, and with it the connection, without the panic hook's noise.
+        Act::Hang => std::panic::resume_unwind(Box::new("the script says so")),
+        Act::Half => {
+            let broken = io::Error::from(io::ErrorKind::ConnectionReset);
+            let half = stream::iter([Ok(Bytes::from_static(b"{\"result\":[")), Err(broken)]);
+            Response::new(Body::from_stream(half))
+        }
+        Act::Silence => std::future::pending::<Result<Response, Infallible>>()
+            .await
+            .unwrap(),
+    }
+}
