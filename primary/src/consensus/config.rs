@@ -1,0 +1,136 @@
+//! Settings of consensus.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidemark_protocol::NodeId;
+
+use super::error::ConsensusError;
+use super::log_store::SEGMENT_BYTES_MIN;
+
+const LOG_CACHE_BYTES: u64 = 64 << 20;
+const LOG_CACHE_ENTRIES: u64 = 16 << 10;
+const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
+const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
+const HEARTBEAT: Duration = Duration::from_millis(100);
+const ELECTION_MIN: Duration = Duration::from_millis(500);
+const ELECTION_MAX: Duration = Duration::from_millis(1000);
+/// Entries per replication message, before its bound in bytes.
+const PAYLOAD_ENTRIES_MAX: u64 = 1024;
+/// Requests waiting for the core task. Proposals can never fill it, see [`ConsensusConfig::validate`].
+const API_QUEUE: u64 = 65_536;
+
+/// How consensus is started on a node.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsensusConfig {
+    /// This node.
+    pub(crate) node: NodeId,
+    /// The node's directory. The log goes to `log/` in it, and `applied` says what is durable without it.
+    pub(crate) directory: PathBuf,
+    /// First voters of the cell with their addresses, this node among them. Used when the log is empty;
+    /// later the log says who votes. None at all: wait to be added.
+    pub(crate) voters: Vec<(NodeId, String)>,
+    /// How long a flush of the log collects what else comes before it writes. Default 0: what comes
+    /// during one fsync goes with the next, and an idle log does not wait.
+    pub(crate) flush_batch_wait: Duration,
+    /// Payloads of closed segments kept in memory, in bytes. Default 64 MiB.
+    pub(crate) log_cache_bytes: u64,
+    /// Payloads of closed segments kept in memory, in number. Default 16,384.
+    pub(crate) log_cache_entries: u64,
+    /// Size of a log segment, the unit in which the log is purged. Default 64 MiB, at least 1 MiB.
+    pub(crate) log_segment_bytes: u64,
+    /// Proposals without an outcome, in bytes; more are refused. Default 32 MiB.
+    pub(crate) in_flight_bytes_max: u64,
+    /// Proposals without an outcome, in number; more are refused. Default 16,384.
+    pub(crate) in_flight_count_max: u64,
+    /// Time between a leader's signs of life. Default 100 ms.
+    pub(crate) heartbeat: Duration,
+    /// Shortest silence after which a follower stands for election. Default 500 ms.
+    pub(crate) election_min: Duration,
+    /// Longest, and how long a leader trusts the last answer of a quorum. Default 1 s.
+    pub(crate) election_max: Duration,
+}
+
+impl ConsensusConfig {
+    /// Defaults for `node` in `directory`, the only voter of its cell, reached at `address`.
+    pub(crate) fn new(directory: PathBuf, node: NodeId, address: String) -> Self {
+        Self {
+            node,
+            directory,
+            voters: vec![(node, address)],
+            flush_batch_wait: Duration::ZERO,
+            log_cache_bytes: LOG_CACHE_BYTES,
+            log_cache_entries: LOG_CACHE_ENTRIES,
+            log_segment_bytes: LOG_SEGMENT_BYTES,
+            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+            in_flight_count_max: IN_FLIGHT_COUNT_MAX,
+            heartbeat: HEARTBEAT,
+            election_min: ELECTION_MIN,
+            election_max: ELECTION_MAX,
+        }
+    }
+
+    /// Where the log is.
+    pub(crate) fn log_directory(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// The file that says what is durable without the log.
+    pub(super) fn applied_path(&self) -> PathBuf {
+        self.directory.join("applied")
+    }
+
+    /// openraft's settings. All problems at once.
+    pub(super) fn validate(&self) -> Result<openraft::Config, ConsensusError> {
+        let mut problems = Vec::new();
+        if !self.voters.is_empty() && !self.voters.iter().any(|(id, _)| *id == self.node) {
+            problems.push(format!("node {} is not among the first voters", self.node));
+        }
+        if self.log_segment_bytes < SEGMENT_BYTES_MIN {
+            let got = self.log_segment_bytes;
+            problems.push(format!(
+                "segments of {got} bytes, at least {SEGMENT_BYTES_MIN}"
+            ));
+        }
+        // So that handing over a proposal never has to wait.
+        if self.in_flight_count_max > API_QUEUE / 2 {
+            let got = self.in_flight_count_max;
+            problems.push(format!(
+                "{got} proposals in flight, at most {}",
+                API_QUEUE / 2
+            ));
+        }
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let raft = openraft::Config {
+            cluster_name: "cell".to_owned(),
+            heartbeat_interval: millis(self.heartbeat),
+            election_timeout_min: millis(self.election_min),
+            election_timeout_max: millis(self.election_max),
+            max_payload_entries: PAYLOAD_ENTRIES_MAX,
+            api_channel_size: Some(API_QUEUE),
+            // Batching comes from the disk, not from waiting.
+            api_batch_linger_ms: 0,
+            // Both are ours to decide: see `Consensus::snapshot` and `Consensus::purge`.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            // A lagging follower gets the log as long as there is one.
+            replication_lag_threshold: u64::MAX,
+            enable_pre_vote: Some(true),
+            // One term per incarnation: a term fences everything outside.
+            enable_leader_restore: Some(false),
+            // The least that openraft accepts: the lease, then one longest election.
+            quorum_loss_probe_interval: Some(millis(self.election_max).saturating_mul(2)),
+            ..openraft::Config::default()
+        };
+        let raft = raft
+            .validate()
+            .map_err(|error| problems.push(error.to_string()));
+        match raft {
+            Ok(raft) if problems.is_empty() => Ok(raft),
+            _ => Err(ConsensusError::Config {
+                reason: problems.join("; "),
+            }),
+        }
+    }
+}

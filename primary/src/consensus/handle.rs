@@ -1,0 +1,491 @@
+//! The handle on this node's consensus.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{Fatal, LinearizableReadError, RaftError};
+use openraft::impls::BasicNode;
+use openraft::{Raft, RaftMetrics, ReadPolicy};
+use tidemark_protocol::Term;
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinHandle, unconstrained};
+use tokio::time::timeout;
+
+use super::applied::Applied;
+use super::budget::Budget;
+use super::cell::{Cell, CommittedLeaderId};
+use super::completion::{Completion, Promise, outcome, refusal};
+use super::failure::Failure;
+use super::log_store::{LogOptions, LogStore};
+use super::network::Network;
+use super::state_machine::StateMachine;
+use super::{
+    Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership, LogIndex, Machine,
+    Proposed, Refusal, Transport, WaitError, leadership,
+};
+
+/// What a command costs in flight besides its body, in bytes.
+const AROUND_BYTES: u64 = 512;
+
+/// This node's part in the cell. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft<Cell, StateMachine>,
+    log: LogStore,
+    fence: Fence,
+    budget: Budget,
+    unflushed_bytes_max: u64,
+    failure: Failure,
+    leadership: watch::Receiver<Leadership>,
+    /// One snapshot at a time.
+    snapshot: Mutex<()>,
+    /// Why the machine refused the last persist that it did.
+    persist_refused: watch::Sender<Arc<str>>,
+    stopping: AtomicBool,
+    follower: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What consensus knows about itself. Positions are of the log, sizes in bytes.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct ConsensusMetrics {
+    /// Newest term known.
+    pub(crate) term: Term,
+    /// Last entry appended here, flushed or not.
+    pub(crate) appended: Option<LogIndex>,
+    /// Last entry known here to be committed.
+    pub(crate) committed: Option<LogIndex>,
+    /// Last entry handed to the machine.
+    pub(crate) applied: Option<LogIndex>,
+    /// Last entry durable without the log.
+    pub(crate) durable: Option<LogIndex>,
+    /// Last entry removed from the log.
+    pub(crate) purged: Option<LogIndex>,
+    /// Proposals without an outcome.
+    pub(crate) in_flight: u64,
+    /// Their bytes.
+    pub(crate) in_flight_bytes: u64,
+    /// Bytes appended and not yet flushed.
+    pub(crate) unflushed_bytes: u64,
+    /// Size of the log on disk.
+    pub(crate) log_bytes: u64,
+    /// Segments it is in.
+    pub(crate) log_segments: u64,
+    /// Fsyncs of the log since start. Proposals per fsync is what batching yields.
+    pub(crate) fsyncs: u64,
+    /// Bytes written to the log since start.
+    pub(crate) written_bytes: u64,
+    /// Median time of an fsync.
+    pub(crate) fsync_p50: Duration,
+    /// Time that 99 of 100 fsyncs stay under.
+    pub(crate) fsync_p99: Duration,
+    /// Payloads in memory.
+    pub(crate) log_cache_bytes: u64,
+    /// Entries that had to be read from disk, since start.
+    pub(crate) log_cache_misses: u64,
+}
+
+impl Consensus {
+    /// Recovers this node from its log, then takes part in the cell.
+    ///
+    /// Committed entries that are not durable elsewhere are applied before this returns. A cell of one leads
+    /// after two fsyncs; wait for [`Consensus::leadership`].
+    pub(crate) async fn start(
+        config: ConsensusConfig,
+        transport: Arc<dyn Transport>,
+        machine: impl Machine,
+    ) -> Result<Self, ConsensusError> {
+        let raft_config = Arc::new(config.validate()?);
+        let fence = Fence::default();
+        let failure = Failure::new();
+        let (log, applied) = open(&config, &fence, &failure).await?;
+        let (applied_term, applied_terms) = watch::channel(Term(0));
+        let persist_refused = watch::Sender::new(Arc::from(""));
+        let state_machine = StateMachine::new(
+            machine,
+            applied,
+            config.applied_path(),
+            applied_term,
+            persist_refused.clone(),
+            failure.clone(),
+        );
+        let network = Network::new(transport);
+        let raft = Raft::build(
+            config.node.0,
+            raft_config,
+            network,
+            log.clone(),
+            state_machine,
+        )
+        .await;
+        let raft = raft.map_err(|error| fatal(&failure, error))?;
+        raft.run();
+
+        let (publish, leadership) = watch::channel(Leadership::default());
+        let follower = tokio::spawn({
+            let (server, metrics) = (raft.server_metrics(), raft.metrics());
+            let failure = failure.clone();
+            async move {
+                leadership::follow(server, applied_terms, publish).await;
+                // The core task has ended. In order, or of what?
+                let ended = metrics.borrow_watched().running_state.clone();
+                match ended {
+                    Ok(()) => failure.set("consensus stopped", &Fatal::<Cell>::Panicked),
+                    Err(Fatal::Stopped) => {}
+                    Err(error) => failure.set("consensus stopped", &error),
+                }
+            }
+        });
+        let consensus = Self {
+            inner: Arc::new(Inner {
+                raft,
+                log,
+                fence,
+                budget: Budget::new(config.in_flight_bytes_max, config.in_flight_count_max),
+                unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
+                failure,
+                leadership,
+                snapshot: Mutex::new(()),
+                persist_refused,
+                stopping: AtomicBool::new(false),
+                follower: std::sync::Mutex::new(Some(follower)),
+            }),
+        };
+        if let Err(error) = consensus.inner.stand(&config).await {
+            consensus.stop().await;
+            return Err(error);
+        }
+        Ok(consensus)
+    }
+
+    /// Proposes `command`, made in `term`, and returns at once.
+    ///
+    /// Proposals of one caller are appended in the order of these calls, or not at all. `done` is called
+    /// exactly once, possibly before this returns, often on consensus' own tasks: it may send on a channel
+    /// and nothing more.
+    pub(crate) fn propose(
+        &self,
+        term: Term,
+        command: Command,
+        done: impl FnOnce(Proposed) + Send + 'static,
+    ) {
+        if let Some(refusal) = self.refuses(term) {
+            return done(Proposed::Refused(refusal));
+        }
+        let inner = &*self.inner;
+        let bytes = command.body().len() as u64 + AROUND_BYTES;
+        // A leader whose disk is slower than its followers' commits what it has not flushed.
+        let lags = inner.log.unflushed_bytes() > inner.unflushed_bytes_max;
+        let share = if lags { None } else { inner.budget.take(bytes) };
+        let Some(share) = share else {
+            let (bytes, count) = (inner.budget.bytes(), inner.budget.count());
+            return done(Proposed::Refused(Refusal::Busy { bytes, count }));
+        };
+        let promise = Promise::new(done, share);
+        let write = inner
+            .raft
+            .write(command)
+            .responder(Completion::new(move |result| promise.keep(outcome(result))))
+            .with_leader(CommittedLeaderId::new(term.0));
+        // Never waits: the budget admits fewer proposals than the core's queue has places, and tokio's own
+        // idea of fairness is set aside. Should it ever, or should the core be gone, then the write is
+        // dropped here, unsent, and its promise answers.
+        let handed_over = unconstrained(write.into_future()).now_or_never();
+        if !matches!(handed_over, Some(Ok(()))) {
+            tracing::warn!(?handed_over, "a proposal could not be handed over");
+        }
+    }
+
+    fn refuses(&self, term: Term) -> Option<Refusal> {
+        let inner = &*self.inner;
+        if inner.stopping.load(Ordering::Acquire) || inner.failure.is_set() {
+            return Some(Refusal::Stopped);
+        }
+        let leader = || inner.leadership.borrow().leader.clone();
+        (!inner.fence.holds(term)).then(|| Refusal::NotLeader { leader: leader() })
+    }
+
+    /// Who leads. Ends with `leading: false` when consensus stops.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// What closes a leadership at once; see [`Fence`].
+    pub(crate) fn fence(&self) -> Fence {
+        self.inner.fence.clone()
+    }
+
+    /// Returns when it is certain that this node led at a moment after the call, and that everything
+    /// committed before that moment is applied here: the barrier before a linearizable read.
+    pub(crate) async fn confirm(&self, within: Duration) -> Result<(), ConfirmError> {
+        let confirm = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        match timeout(within, confirm).await {
+            Ok(Ok(_read_at)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(match refusal(forward) {
+                    Refusal::NotLeader { leader } => ConfirmError::NotLeader { leader },
+                    Refusal::Lease | Refusal::Busy { .. } | Refusal::Stopped => {
+                        ConfirmError::NoQuorum { waited: within }
+                    }
+                })
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ConfirmError::NoQuorum { waited: within })
+            }
+            Ok(Err(RaftError::Fatal(_))) => Err(ConfirmError::Stopped),
+        }
+    }
+
+    /// Makes durable without the log everything applied so far, and more by chance. Returns up to where.
+    ///
+    /// The log may then be purged, see [`Consensus::purge`].
+    pub(crate) async fn snapshot(&self, within: Duration) -> Result<Option<LogIndex>, WaitError> {
+        let inner = &*self.inner;
+        let take = async {
+            let _one_at_a_time = inner.snapshot.lock().await;
+            let target = inner.metrics().last_applied.map(|log_id| log_id.index);
+            let reached =
+                |metrics: &RaftMetrics<Cell>| metrics.snapshot.map(|log_id| log_id.index) >= target;
+            if !reached(&inner.metrics()) {
+                let mut refused = inner.persist_refused.subscribe();
+                inner.raft.trigger().snapshot().await.map_err(stopped)?;
+                tokio::select! {
+                    taken = inner.wait_for(reached) => taken?,
+                    Ok(()) = refused.changed() => {
+                        let reason = refused.borrow().to_string();
+                        return Err(WaitError::Persist { reason });
+                    }
+                }
+            }
+            Ok(inner
+                .metrics()
+                .snapshot
+                .map(|log_id| LogIndex(log_id.index)))
+        };
+        timeout(within, take).await.unwrap_or_else(|_elapsed| {
+            Err(WaitError::Deadline {
+                action: "making applied entries durable",
+                waited: within,
+            })
+        })
+    }
+
+    /// Removes entries up to `upto` from the log, at most those that are durable without it. Returns up to
+    /// where. Disk space comes back by whole segments.
+    pub(crate) async fn purge(
+        &self,
+        upto: LogIndex,
+        within: Duration,
+    ) -> Result<Option<LogIndex>, WaitError> {
+        let inner = &*self.inner;
+        let purge = async {
+            let target = inner
+                .metrics()
+                .snapshot
+                .map(|log_id| log_id.index.min(upto.0));
+            if target.is_some() {
+                inner
+                    .raft
+                    .trigger()
+                    .purge_log(upto.0)
+                    .await
+                    .map_err(stopped)?;
+                inner
+                    .wait_for(|m| m.purged.map(|log_id| log_id.index) >= target)
+                    .await?;
+            }
+            Ok(inner.metrics().purged.map(|log_id| LogIndex(log_id.index)))
+        };
+        timeout(within, purge).await.unwrap_or_else(|_elapsed| {
+            Err(WaitError::Deadline {
+                action: "purging the log",
+                waited: within,
+            })
+        })
+    }
+
+    /// Size of the log on disk.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.inner.log.disk_bytes()
+    }
+
+    /// Figures for operators.
+    pub(crate) fn metrics(&self) -> ConsensusMetrics {
+        let inner = &*self.inner;
+        let raft = inner.metrics();
+        let log = inner.log.figures();
+        let index = |log_id: Option<super::cell::LogId>| log_id.map(|id| LogIndex(id.index));
+        ConsensusMetrics {
+            term: Term(raft.current_term),
+            appended: raft.last_log_index.map(LogIndex),
+            committed: index(raft.local_committed),
+            applied: index(raft.last_applied),
+            durable: index(raft.snapshot),
+            purged: index(raft.purged),
+            in_flight: inner.budget.count(),
+            in_flight_bytes: inner.budget.bytes(),
+            unflushed_bytes: inner.log.unflushed_bytes(),
+            log_bytes: log.disk_bytes,
+            log_segments: log.segments,
+            fsyncs: log.fsyncs,
+            written_bytes: log.written_bytes,
+            fsync_p50: log.fsync_p50,
+            fsync_p99: log.fsync_p99,
+            log_cache_bytes: log.cache_bytes,
+            log_cache_misses: log.cache_misses,
+        }
+    }
+
+    /// Resolves when consensus cannot go on: the process has to exit and recover from its log. Never after
+    /// an orderly stop.
+    pub(crate) async fn failed(&self) -> ConsensusError {
+        let reason = self.inner.failure.wait().await.to_string();
+        ConsensusError::Fatal { reason }
+    }
+
+    /// Stops taking part and closes the log. Proposals without an outcome get [`Proposed::Unknown`].
+    pub(crate) async fn stop(&self) {
+        let inner = &self.inner;
+        inner.stopping.store(true, Ordering::Release);
+        if let Err(error) = inner.raft.shutdown().await {
+            tracing::error!(%error, "the consensus task did not end in order");
+        }
+        let follower = inner
+            .follower
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(Err(error)) = async { Some(follower?.await) }.await {
+            tracing::error!(%error, "the leadership task did not end in order");
+        }
+        let log = inner.log.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+            tracing::error!(%error, "the log did not close in order");
+        }
+    }
+}
+
+impl Inner {
+    /// Brings a new cell into being; hurries a cell of one, which has nobody to wait for.
+    async fn stand(&self, config: &ConsensusConfig) -> Result<(), ConsensusError> {
+        let failed = |error| fatal(&self.failure, error);
+        if !self.raft.is_initialized().await.map_err(failed)? {
+            if config.voters.is_empty() {
+                return Ok(());
+            }
+            let node = |(id, address): &(_, String)| {
+                let tidemark_protocol::NodeId(id) = id;
+                (
+                    *id,
+                    BasicNode {
+                        addr: address.clone(),
+                    },
+                )
+            };
+            let voters: BTreeMap<_, _> = config.voters.iter().map(node).collect();
+            return match self.raft.initialize(voters).await {
+                // Refused: another voter has begun the cell in the meantime, and it is the same one.
+                Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+                Err(RaftError::Fatal(error)) => Err(failed(error)),
+            };
+        }
+        let mut voters = self.raft.voter_ids();
+        if (voters.next(), voters.next()) == (Some(config.node.0), None) {
+            self.raft.trigger().elect(false).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// A copy: the original is locked against the core task.
+    fn metrics(&self) -> RaftMetrics<Cell> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    async fn wait_for(
+        &self,
+        reached: impl Fn(&RaftMetrics<Cell>) -> bool,
+    ) -> Result<(), WaitError> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            {
+                let now = metrics.borrow_watched();
+                if now.running_state.is_err() {
+                    return Err(WaitError::Stopped);
+                }
+                if reached(&now) {
+                    return Ok(());
+                }
+            }
+            metrics
+                .changed()
+                .await
+                .map_err(|_closed| WaitError::Stopped)?;
+        }
+    }
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consensus")
+            .field("leadership", &*self.inner.leadership.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the log and reads what is durable without it, on a thread that may block.
+async fn open(
+    config: &ConsensusConfig,
+    fence: &Fence,
+    failure: &Failure,
+) -> Result<(LogStore, Applied), ConsensusError> {
+    let options = LogOptions {
+        directory: config.log_directory(),
+        node: config.node,
+        flush_batch_wait: config.flush_batch_wait,
+        cache_bytes: config.log_cache_bytes,
+        cache_entries: config.log_cache_entries,
+        segment_bytes: config.log_segment_bytes,
+    };
+    let path = config.applied_path();
+    let (fence, failure) = (fence.clone(), failure.clone());
+    let open = move || {
+        let log = LogStore::open(&options, fence, failure)?;
+        let applied = Applied::read(&path);
+        let applied = applied.map_err(|source| ConsensusError::Applied { path, source })?;
+        let purged = log.purged().map_err(|source| ConsensusError::Log {
+            path: options.directory.clone(),
+            source,
+        })?;
+        if purged > applied.last {
+            let index = |log_id: Option<super::cell::LogId>| log_id.map(|id| LogIndex(id.index));
+            let (purged, durable) = (index(purged), index(applied.last));
+            return Err(ConsensusError::Gap { purged, durable });
+        }
+        Ok((log, applied))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|panicked| {
+        Err(ConsensusError::Fatal {
+            reason: format!("opening the log panicked: {panicked}"),
+        })
+    })
+}
+
+fn fatal(failure: &Failure, error: Fatal<Cell>) -> ConsensusError {
+    failure.set("consensus stopped", &error);
+    ConsensusError::Fatal {
+        reason: error.to_string(),
+    }
+}
+
+fn stopped(_error: Fatal<Cell>) -> WaitError {
+    WaitError::Stopped
+}

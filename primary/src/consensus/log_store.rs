@@ -1,0 +1,561 @@
+//! openraft's log and vote storage, on raft-log.
+//!
+//! raft-log keeps records in order in memory, writes and fsyncs them on one thread, and calls back. This
+//! adapter decides when it flushes: at most one flush is on its way, and what is appended meanwhile goes with
+//! the next (`flush` below). That is group commit without a timer: an idle log flushes at once, a busy one
+//! collects exactly as long as the disk takes. raft-log's own way, a fixed wait before each fsync, is off.
+//!
+//! Votes, truncations, purges and commit marks go through the same ordered stream as entries.
+//!
+//! Invariants:
+//!
+//! - An entry is readable when `append` returns, and durable when its callback is called.
+//! - A vote is durable when `save_vote` returns, and the [`Fence`] has seen it before.
+//! - An error is final: the store refuses everything afterwards.
+//!
+//! Traps: the callback runs on the flush thread and takes this store's lock, so nothing that holds the lock
+//! may wait for that thread. It could only be made to by filling raft-log's queue of 1,024 requests or
+//! [`QUEUE_BYTES`], hence the lower bound of [`SEGMENT_BYTES_MIN`] and the bound on unflushed bytes before
+//! anything is proposed. Dropping raft-log joins the thread, so only `Owner` does.
+
+use std::fmt;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use raft_log::{Callback, RaftLog};
+use tidemark_protocol::{NodeId, Term};
+use tokio::sync::oneshot;
+
+use super::cell::{Cell, CellEntry, CellVote, LogId};
+use super::error::ConsensusError;
+use super::failure::Failure;
+use super::fence::Fence;
+use super::records::{LogIdentity, Records, StoredLogId, StoredPayload, StoredVote, damaged};
+
+/// Most bytes read from the log in one go, unless a single entry is larger.
+const READ_BYTES_MAX: u64 = 4 << 20;
+/// Most entries read from the log in one go.
+const READ_ENTRIES_MAX: u64 = 1024;
+/// Smallest segment: fewer would fill raft-log's request queue within one append.
+pub(super) const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Where raft-log would begin to block its caller. Far above what is let in.
+const QUEUE_BYTES: usize = 1 << 30;
+/// Entries of one segment, small ones.
+const SEGMENT_ENTRIES_MAX: usize = 1 << 20;
+/// Read ahead while a segment is replayed on start.
+const REPLAY_BUFFER_BYTES: usize = 1 << 20;
+
+/// How the log is opened.
+#[derive(Clone, Debug)]
+pub(super) struct LogOptions {
+    /// Its directory, created if missing.
+    pub(super) directory: PathBuf,
+    /// Whose log it is.
+    pub(super) node: NodeId,
+    /// How long a flush collects.
+    pub(super) flush_batch_wait: Duration,
+    /// Payloads kept in memory, in bytes, besides those of the segment being written.
+    pub(super) cache_bytes: u64,
+    /// Payloads kept in memory, in number, besides those of the segment being written.
+    pub(super) cache_entries: u64,
+    /// Size at which a segment is closed.
+    pub(super) segment_bytes: u64,
+}
+
+/// The log. Clones share it.
+#[derive(Clone)]
+pub(super) struct LogStore {
+    shared: Arc<Shared>,
+    /// Closes the log with the last clone, on whichever thread that happens.
+    _owner: Arc<Owner>,
+}
+
+struct Owner(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Payload bytes appended and not yet flushed.
+    unflushed_bytes: AtomicU64,
+    fence: Fence,
+    failure: Failure,
+}
+
+struct State {
+    /// None once closed.
+    log: Option<RaftLog<Records>>,
+    /// A flush is on its way, and its callback will look at `wanted`.
+    flushing: bool,
+    /// Something was written since that flush began.
+    wanted: bool,
+    /// Who waits for the next flush.
+    waiting: Waiting,
+}
+
+#[derive(Default)]
+struct Waiting {
+    appends: Vec<IOFlushed<Cell>>,
+    votes: Vec<oneshot::Sender<io::Result<()>>>,
+    bytes: u64,
+}
+
+/// What raft-log calls when a flush is done.
+pub(super) struct Flushed {
+    waiting: Waiting,
+    shared: Arc<Shared>,
+}
+
+/// What the log knows about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct LogFigures {
+    pub(super) disk_bytes: u64,
+    pub(super) segments: u64,
+    pub(super) fsyncs: u64,
+    pub(super) written_bytes: u64,
+    pub(super) fsync_p50: Duration,
+    pub(super) fsync_p99: Duration,
+    pub(super) cache_bytes: u64,
+    pub(super) cache_misses: u64,
+}
+
+impl LogStore {
+    /// Opens or creates the log, cutting off a record that a crash left incomplete.
+    ///
+    /// Blocks: replays every segment.
+    pub(super) fn open(
+        options: &LogOptions,
+        fence: Fence,
+        failure: Failure,
+    ) -> Result<Self, ConsensusError> {
+        let path = &options.directory;
+        let open = || {
+            std::fs::create_dir_all(path)?;
+            let mut log = RaftLog::<Records>::open(Arc::new(raft_log_config(options)?))?;
+            let got = identify(&mut log, options.node)?;
+            Ok((log, got))
+        };
+        let failed = |source| ConsensusError::Log {
+            path: path.clone(),
+            source,
+        };
+        let (log, got) = open().map_err(failed)?;
+        if got != options.node {
+            let expected = options.node;
+            return Err(ConsensusError::ForeignLog {
+                path: path.clone(),
+                got,
+                expected,
+            });
+        }
+        if let Some(StoredVote(vote)) = log.log_state().vote() {
+            fence.observe(Term(vote.leader_id.term));
+        }
+        let state = State {
+            log: Some(log),
+            flushing: false,
+            wanted: false,
+            waiting: Waiting::default(),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            unflushed_bytes: AtomicU64::new(0),
+            fence,
+            failure,
+        });
+        Ok(Self {
+            _owner: Arc::new(Owner(shared.clone())),
+            shared,
+        })
+    }
+
+    /// Flushes what is left and gives the directory free. Blocks.
+    pub(super) fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Payload bytes appended and not yet flushed.
+    pub(super) fn unflushed_bytes(&self) -> u64 {
+        self.shared.unflushed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Last entry purged.
+    pub(super) fn purged(&self) -> io::Result<Option<LogId>> {
+        self.shared
+            .lock()
+            .with(|log| Ok(log.log_state().purged().copied().map(LogId::from)))
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.shared
+            .lock()
+            .with(|log| Ok(log.on_disk_size()))
+            .unwrap_or(0)
+    }
+
+    pub(super) fn figures(&self) -> LogFigures {
+        let figures = |log: &mut RaftLog<Records>| {
+            let disk_bytes = log.on_disk_size();
+            let stat = log.stat();
+            let flush = stat.flush_metrics;
+            Ok(LogFigures {
+                disk_bytes,
+                segments: stat.closed_chunks.len() as u64 + 1,
+                fsyncs: flush.sync_batch_count,
+                written_bytes: flush.write_bytes,
+                fsync_p50: Duration::from_micros(flush.sync_percentiles.p50_us),
+                fsync_p99: Duration::from_micros(flush.sync_percentiles.p99_us),
+                cache_bytes: stat.payload_cache_size,
+                cache_misses: stat.payload_cache_miss,
+            })
+        };
+        self.shared.lock().with(figures).unwrap_or_default()
+    }
+
+    /// Entries from `start`, before `end`, at most [`READ_BYTES_MAX`] or one. Stops at the end of the log.
+    fn read(&self, start: u64, end: u64, bound: ReadBound) -> io::Result<Vec<CellEntry>> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        self.shared.lock().with(|log| {
+            let mut entries = Vec::new();
+            let mut bytes = 0;
+            for record in log.read(start, end) {
+                let (log_id, payload) = record?;
+                bytes += payload.cached_bytes();
+                let full = bytes > READ_BYTES_MAX || entries.len() as u64 >= READ_ENTRIES_MAX;
+                if bound == ReadBound::Batch && full && !entries.is_empty() {
+                    break;
+                }
+                entries.push(CellEntry {
+                    log_id: log_id.into(),
+                    payload: payload.0,
+                });
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Does `write` to the log, then sees to it that it is flushed.
+    fn write<T>(
+        &self,
+        action: &str,
+        write: impl FnOnce(&mut RaftLog<Records>, &mut Waiting) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.shared.lock();
+        let written = state.write(&self.shared, write);
+        drop(state);
+        written.inspect_err(|error| self.shared.failure.set(action, error))
+    }
+}
+
+/// How much a read may return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadBound {
+    /// All that was asked for.
+    All,
+    /// As much as is good to handle at once, at least one entry.
+    Batch,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves the log half-written at worst, which raft-log itself refuses next.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        let log = state.log.take();
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        // Joins the flush thread, whose callbacks take the lock.
+        drop(log);
+        waiting.complete(&Err(closed()));
+    }
+}
+
+impl State {
+    fn with<T>(
+        &mut self,
+        use_log: impl FnOnce(&mut RaftLog<Records>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        use_log(self.log.as_mut().ok_or_else(closed)?)
+    }
+
+    fn write<T>(
+        &mut self,
+        shared: &Arc<Shared>,
+        write: impl FnOnce(&mut RaftLog<Records>, &mut Waiting) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if let Some(fatal) = shared.failure.get() {
+            return Err(io::Error::other(fatal.to_string()));
+        }
+        let log = self.log.as_mut().ok_or_else(closed)?;
+        let written = write(log, &mut self.waiting)?;
+        if self.flushing {
+            self.wanted = true;
+        } else {
+            self.flush(shared)?;
+        }
+        Ok(written)
+    }
+
+    /// Begins a flush of all that was written. None may be on its way.
+    fn flush(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
+        debug_assert!(!self.flushing, "two flushes at a time");
+        let log = self.log.as_mut().ok_or_else(closed)?;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.flushing = true;
+        self.wanted = false;
+        // A refused request drops the callback, which then answers with an error.
+        log.flush(
+            true,
+            Some(Flushed {
+                waiting,
+                shared: shared.clone(),
+            }),
+        )
+    }
+}
+
+impl Waiting {
+    fn complete(self, result: &io::Result<()>) {
+        let copy = || match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        for append in self.appends {
+            append.io_completed(copy());
+        }
+        for vote in self.votes {
+            let _ = vote.send(copy()); // nobody may be left to hear it
+        }
+    }
+}
+
+impl Callback for Flushed {
+    fn send(mut self, result: io::Result<()>) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let shared = self.shared.clone();
+        if let Err(error) = &result {
+            shared.failure.set("flush the log", error);
+        }
+        shared
+            .unflushed_bytes
+            .fetch_sub(waiting.bytes, Ordering::Relaxed);
+        waiting.complete(&result);
+        let mut state = shared.lock();
+        state.flushing = false;
+        if result.is_ok() && state.wanted && state.log.is_some() {
+            let flushed = state.flush(&shared);
+            drop(state);
+            if let Err(error) = flushed {
+                shared.failure.set("flush the log", &error);
+            }
+        }
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.waiting).complete(&Err(closed()));
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Debug for LogStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore")
+            .field("unflushed_bytes", &self.unflushed_bytes())
+            .finish()
+    }
+}
+
+impl RaftLogReader<Cell> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<CellEntry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = half_open(&range);
+        self.read(start, end, ReadBound::All)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<CellEntry>> {
+        self.read(start, end, ReadBound::Batch)
+    }
+
+    /// What is applied after a long absence need not all be in memory at once.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<CellEntry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let store = self.clone();
+        let (start, end) = half_open(&range);
+        let batches = stream::try_unfold(start, move |start| {
+            let batch = store.read(start, end, ReadBound::Batch);
+            std::future::ready(batch.map(|batch| {
+                let next = batch.last()?.index() + 1;
+                Some((batch, next))
+            }))
+        });
+        batches.flat_map(|batch| match batch {
+            Ok(entries) => stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(error) => stream::iter(vec![Err(error)]),
+        })
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<CellVote>> {
+        self.shared
+            .lock()
+            .with(|log| Ok(log.log_state().vote().map(|vote| vote.0)))
+    }
+}
+
+impl RaftLogStorage<Cell> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Cell>> {
+        self.shared.lock().with(|log| {
+            let state = log.log_state();
+            Ok(LogState {
+                last_purged_log_id: state.purged().copied().map(LogId::from),
+                last_log_id: state.last().copied().map(LogId::from),
+            })
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &CellVote) -> io::Result<()> {
+        self.shared.fence.observe(Term(vote.leader_id.term));
+        let (durable, wait) = oneshot::channel();
+        self.write("save a vote", |log, waiting| {
+            log.save_vote(StoredVote(*vote))?;
+            waiting.votes.push(durable);
+            Ok(())
+        })?;
+        wait.await.unwrap_or_else(|_dropped| Err(closed()))
+    }
+
+    /// Not flushed by itself: a commit mark that is lost costs a little time on the next start.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let Some(committed) = committed else {
+            return Ok(());
+        };
+        self.shared
+            .lock()
+            .with(|log| log.commit((&committed).into()).map(drop))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        self.shared
+            .lock()
+            .with(|log| Ok(log.log_state().committed().copied().map(LogId::from)))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Cell>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = CellEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.write("append to the log", |log, waiting| {
+            let mut bytes = 0;
+            let records = entries.into_iter().map(|CellEntry { log_id, payload }| {
+                let payload = StoredPayload(payload);
+                bytes += payload.cached_bytes();
+                (StoredLogId::from(&log_id), payload)
+            });
+            log.append(records)?;
+            self.shared
+                .unflushed_bytes
+                .fetch_add(bytes, Ordering::Relaxed);
+            waiting.bytes += bytes;
+            waiting.appends.push(callback);
+            Ok(())
+        })
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |last| last.index + 1);
+        self.write("truncate the log", |log, _| log.truncate(from).map(drop))
+    }
+
+    /// Removes whole segments, once the record that says so is durable.
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.write("purge the log", |log, _| {
+            log.purge((&upto).into()).map(drop)
+        })
+    }
+}
+
+fn raft_log_config(options: &LogOptions) -> io::Result<raft_log::Config> {
+    let narrow = |n: u64| usize::try_from(n).map_err(damaged);
+    let directory = options.directory.to_str();
+    let directory = directory.ok_or_else(|| damaged("the path is not UTF-8"))?;
+    let mut config = raft_log::Config::new(directory);
+    config.log_cache_capacity = Some(narrow(options.cache_bytes)?);
+    config.log_cache_max_items = Some(narrow(options.cache_entries)?);
+    config.wal.read_buffer_size = Some(REPLAY_BUFFER_BYTES);
+    config.wal.chunk_max_size = Some(narrow(options.segment_bytes.max(SEGMENT_BYTES_MIN))?);
+    config.wal.chunk_max_records = Some(SEGMENT_ENTRIES_MAX);
+    config.wal.truncate_incomplete_record = Some(true);
+    // One request holds all there is to flush; see the module's documentation.
+    config.wal.flush_batch_wait = Some(Duration::ZERO);
+    config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES);
+    Ok(config)
+}
+
+/// The node that the log belongs to: the one it was created by, or `node` if it is new.
+fn identify(log: &mut RaftLog<Records>, node: NodeId) -> io::Result<NodeId> {
+    let state = log.log_state();
+    if let Some(identity) = &state.user_data {
+        return Ok(identity.node);
+    }
+    if state.vote().is_some() || state.last().is_some() {
+        return Err(damaged("the log does not say whose it is"));
+    }
+    log.save_user_data(Some(LogIdentity { node }))?;
+    Ok(node)
+}
+
+fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log is closed")
+}

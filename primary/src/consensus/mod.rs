@@ -1,0 +1,61 @@
+//! Consensus of the cell: one raft group whose log carries every database's transactions.
+//!
+//! openraft lives behind this module and nowhere else. What leaves it are this crate's own types: a
+//! [`Consensus`] handle, [`Command`]s that go in, [`Committed`] entries that come out to a [`Machine`].
+//!
+//! The path of one write:
+//!
+//! 1. [`Consensus::propose`] checks the [`Fence`] and the bytes in flight, and hands the command to the
+//!    core task together with the term it was made in. It returns at once; order is kept.
+//! 2. The core merges what is waiting and calls `LogStore::append`: the records are in memory, in order,
+//!    and one thread writes and fsyncs them. What arrives during one fsync shares the next.
+//! 3. When a quorum has flushed, the entry is committed and the state machine task hands it to
+//!    [`Machine::apply`], in log order, in batches.
+//! 4. When `apply` returns, the proposal's callback gets [`Proposed::Committed`].
+//!
+//! ```text
+//! durable <= applied <= committed <= appended        (on one node)
+//! flushed <= appended                                (committed may pass the local flushed)
+//! purged  <= durable
+//! ```
+//!
+//! Invariants:
+//!
+//! - A term names one leadership of one incarnation of one process: a restarted leader is elected anew.
+//! - Every proposal has exactly one outcome. `Refused` is certain, `Committed` is certain, everything else
+//!   is `Unknown`, and never re-proposed from here.
+//! - A failed write or fsync of the log, or a failed `apply`, is final: [`Consensus::failed`] resolves and
+//!   the process has to exit and recover from its log.
+//!
+//! Trap: `with_leader` on the term does not catch everything. A proposal can be refused for a stale lease
+//! and the one built on top of it accepted a moment later in the same term. Only the chain check in
+//! [`Machine::apply`] (base equals current position) sees that.
+
+mod applied;
+mod budget;
+mod cell;
+mod command;
+mod completion;
+mod config;
+mod error;
+mod failure;
+mod fence;
+mod handle;
+mod leadership;
+mod log_store;
+mod machine;
+mod network;
+mod records;
+mod state_machine;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use command::Command;
+pub(crate) use completion::{Proposed, Refusal};
+pub(crate) use config::ConsensusConfig;
+pub(crate) use error::{ConfirmError, ConsensusError, WaitError};
+pub(crate) use fence::Fence;
+pub(crate) use handle::{Consensus, ConsensusMetrics};
+pub(crate) use leadership::{Leader, Leadership};
+pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
+pub(crate) use network::{NoTransport, Transport, TransportError};

@@ -1,0 +1,163 @@
+//! How voters of the cell reach each other.
+//!
+//! openraft asks for a client per peer; a [`Transport`] carries its messages as bytes. Until there is one,
+//! [`NoTransport`] answers that every peer is unreachable: a cell of one never asks, a larger one has no
+//! quorum and says so.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::BasicNode;
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tidemark_protocol::NodeId;
+
+use super::cell::{Cell, CellSnapshot, CellVote};
+
+/// Carries messages to the other voters of the cell.
+pub(crate) trait Transport: Send + Sync + 'static {
+    /// Delivers `request` to the voter `node` at `address`, and brings its answer.
+    fn call(
+        &self,
+        node: NodeId,
+        address: &str,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
+}
+
+/// A voter was not reached, or did not answer in time. It may have acted on the message.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("voter {node} at '{address}' is not reached: {reason}")]
+pub(crate) struct TransportError {
+    /// The voter.
+    pub(crate) node: NodeId,
+    /// Where it was looked for.
+    pub(crate) address: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// For a cell of one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoTransport;
+
+impl Transport for NoTransport {
+    fn call(
+        &self,
+        node: NodeId,
+        address: &str,
+        _request: Bytes,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let reason = "this node has no transport".to_owned();
+        let error = TransportError {
+            node,
+            address: address.to_owned(),
+            reason,
+        };
+        std::future::ready(Err(error)).boxed()
+    }
+}
+
+/// Makes a client per peer.
+#[derive(Clone)]
+pub(super) struct Network {
+    transport: Arc<dyn Transport>,
+}
+
+/// A client of one peer.
+pub(super) struct Peer {
+    transport: Arc<dyn Transport>,
+    node: NodeId,
+    address: String,
+}
+
+impl Network {
+    pub(super) fn new(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
+    }
+}
+
+impl Peer {
+    fn unreachable(&self) -> Unreachable<Cell> {
+        let Self {
+            node,
+            address,
+            transport: _,
+        } = self;
+        Unreachable::from_string(format!("no transport to voter {node} at '{address}'"))
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            address,
+            transport: _,
+        } = self;
+        write!(f, "Peer({node} at {address})")
+    }
+}
+
+impl RaftNetworkFactory<Cell> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        let transport = self.transport.clone();
+        Peer {
+            transport,
+            node: NodeId(target),
+            address: node.addr.clone(),
+        }
+    }
+}
+
+impl RaftNetworkV2<Cell> for Peer {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        _request: AppendEntriesRequest<Cell>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Cell>, RPCError<Cell>> {
+        Err(self.unreachable().into())
+    }
+
+    async fn vote(
+        &mut self,
+        _request: VoteRequest<Cell>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
+        Err(self.unreachable().into())
+    }
+
+    // The default would count as a vote granted.
+    async fn pre_vote(
+        &mut self,
+        _request: VoteRequest<Cell>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
+        Err(self.unreachable().into())
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: CellVote,
+        _snapshot: CellSnapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Cell>, StreamingError<Cell>> {
+        Err(self.unreachable().into())
+    }
+}

@@ -1,0 +1,287 @@
+//! openraft's state machine, on a [`Machine`].
+//!
+//! Keeps the books that raft needs (what is applied, under which membership) and leaves the databases to
+//! the machine. Nothing here is durable per entry: the log is. The file of [`Applied`] says from where on
+//! the log must be applied again.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tidemark_protocol::Term;
+use tokio::sync::watch;
+
+use super::applied::Applied;
+use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
+use super::failure::{Failure, describe};
+use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
+
+/// Entries handed to the machine at once.
+const BATCH_ENTRIES_MAX: usize = 1024;
+/// Bytes handed to the machine at once, unless one entry is larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Applies committed entries to a machine.
+pub(super) struct StateMachine {
+    /// Never locked: openraft wants its state machine `Sync` and then only calls it with `&mut self`.
+    machine: Mutex<Box<dyn BoxedMachine>>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    /// Term of `applied`.
+    applied_term: watch::Sender<Term>,
+    /// Why the machine refused the last persist that it did.
+    persist_refused: watch::Sender<Arc<str>>,
+    durable: Durable,
+    failure: Failure,
+}
+
+/// The file that says what is durable without the log, and its content.
+#[derive(Clone)]
+struct Durable {
+    path: Arc<PathBuf>,
+    /// Held while the file is replaced: one snapshot may be built while the next is begun.
+    current: Arc<Mutex<Applied>>,
+}
+
+/// A persist under way.
+pub(super) struct Build {
+    meta: SnapshotMeta,
+    /// Taken by the first call. Never locked, see [`StateMachine`].
+    persisting: Mutex<Option<Persisting>>,
+    persist_refused: watch::Sender<Arc<str>>,
+    durable: Durable,
+    failure: Failure,
+}
+
+/// Entries on their way to the machine, and who waits for them.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Committed>,
+    responders: Vec<ApplyResponder<Cell>>,
+    bytes: usize,
+}
+
+impl StateMachine {
+    /// `applied` is what the file at `path` says.
+    pub(super) fn new(
+        machine: impl Machine,
+        applied: Applied,
+        path: PathBuf,
+        applied_term: watch::Sender<Term>,
+        persist_refused: watch::Sender<Arc<str>>,
+        failure: Failure,
+    ) -> Self {
+        Self {
+            machine: Mutex::new(Box::new(machine)),
+            applied: applied.last,
+            membership: applied.membership.clone(),
+            applied_term,
+            persist_refused,
+            durable: Durable {
+                path: Arc::new(path),
+                current: Arc::new(Mutex::new(applied)),
+            },
+            failure,
+        }
+    }
+
+    fn machine(&mut self) -> &mut dyn BoxedMachine {
+        self.machine
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+    }
+
+    /// Hands the batch to the machine, then answers.
+    async fn hand_on(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let Batch {
+            entries,
+            responders,
+            bytes: _,
+        } = std::mem::take(batch);
+        if !entries.is_empty() {
+            let applied = self.machine().apply(entries).await;
+            applied.map_err(|error| failed(&self.failure, error))?;
+        }
+        for responder in responders {
+            responder.send(());
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES_MAX || self.entries.len() >= BATCH_ENTRIES_MAX
+    }
+}
+
+impl Durable {
+    fn get(&self) -> Applied {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Makes `applied` the content of the file, unless that is newer.
+    async fn advance(&self, applied: Applied) -> io::Result<()> {
+        let Self { path, current } = self.clone();
+        let replace = move || {
+            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.last > applied.last {
+                return Ok(());
+            }
+            applied.write(&path)?;
+            *current = applied;
+            Ok(())
+        };
+        tokio::task::spawn_blocking(replace)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+impl Applied {
+    fn into_snapshot(self) -> CellSnapshot {
+        let Self {
+            last,
+            membership,
+            manifest,
+        } = self;
+        let meta = SnapshotMeta {
+            last_log_id: last,
+            last_membership: membership,
+        };
+        Snapshot {
+            meta,
+            snapshot: manifest,
+        }
+    }
+}
+
+impl RaftStateMachine<Cell> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Build;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Cell>>> + Unpin + OptionalSend,
+    {
+        let mut batch = Batch::default();
+        let mut applied = self.applied;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next.inspect_err(|e| self.failure.set("read the log", e))?;
+            let log_id = entry.log_id;
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(log_id), membership);
+                }
+                EntryPayload::Normal(command) => {
+                    batch.bytes += command.body().len();
+                    batch.entries.push(Committed {
+                        index: LogIndex(log_id.index),
+                        term: Term(log_id.leader_id.term),
+                        command,
+                    });
+                }
+            }
+            batch.responders.extend(responder);
+            applied = Some(log_id);
+            if batch.is_full() {
+                self.hand_on(&mut batch).await?;
+                self.applied = applied;
+            }
+        }
+        self.hand_on(&mut batch).await?;
+        self.applied = applied;
+        if let Some(LogId { leader_id, .. }) = applied {
+            let term = Term(leader_id.term);
+            self.applied_term
+                .send_if_modified(|current| std::mem::replace(current, term) != term);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Build {
+        Build {
+            meta: SnapshotMeta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            persisting: Mutex::new(Some(self.machine().persist())),
+            persist_refused: self.persist_refused.clone(),
+            durable: self.durable.clone(),
+            failure: self.failure.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, manifest: Bytes) -> io::Result<()> {
+        let installed = self.machine().install(manifest.clone()).await;
+        installed.map_err(|error| failed(&self.failure, error))?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        let membership = self.membership.clone();
+        let applied = Applied {
+            last: self.applied,
+            membership,
+            manifest,
+        };
+        let advanced = self.durable.advance(applied).await;
+        advanced.inspect_err(|error| self.failure.set("write what is durable", error))
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<CellSnapshot>> {
+        let durable = self.durable.get();
+        Ok(durable.last.is_some().then(|| durable.into_snapshot()))
+    }
+}
+
+impl RaftSnapshotBuilder<Cell> for Build {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<CellSnapshot> {
+        let persisting = self
+            .persisting
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let persisting = persisting.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
+        let manifest = match persisting.await {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let reason = describe("persist", &error);
+                tracing::warn!(reason, "applied entries are not durable without the log");
+                self.persist_refused.send_replace(reason.into());
+                // An error here would end consensus. The last snapshot again changes nothing.
+                return Ok(self.durable.get().into_snapshot());
+            }
+        };
+        let meta = self.meta.clone();
+        let applied = Applied {
+            last: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            manifest: manifest.clone(),
+        };
+        let advanced = self.durable.advance(applied).await;
+        advanced.inspect_err(|error| self.failure.set("write what is durable", error))?;
+        Ok(Snapshot {
+            meta,
+            snapshot: manifest,
+        })
+    }
+}
+
+fn failed(failure: &Failure, error: MachineError) -> io::Error {
+    failure.set("the machine failed", &error);
+    io::Error::other(error)
+}
