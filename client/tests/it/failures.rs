@@ -110,16 +110,15 @@ async fn separate_requests_have_separate_ids() {
 async fn doubt_is_not_removed_by_a_later_refusal() {
     let refused = Act::failure(400, "sql", 7500, "UNIQUE constraint failed");
     let (outcome, ids) = outcome([Act::Hang, refused]).await;
-    match outcome.unwrap_err() {
-        Error::Unknown { request, reason } => {
-            assert_eq!(request.to_string(), ids[0]);
-            assert!(
-                reason.ends_with("then: UNIQUE constraint failed"),
-                "{reason}"
-            );
-        }
-        error => panic!("{error:?}"),
-    }
+    let error = outcome.unwrap_err();
+    let Error::Unknown { request, reason } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(request.to_string(), ids[0]);
+    assert!(
+        reason.ends_with("then: UNIQUE constraint failed"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -191,16 +190,12 @@ async fn retry_after_beyond_the_deadline_ends_the_call_at_once() {
     let busy = Act::failure(429, "overloaded", 7500, "queue is full").with("retry-after", "60");
     let started = Instant::now();
     let (outcome, ids) = outcome([busy, fine()]).await;
-    match outcome.unwrap_err() {
-        Error::Failed {
-            kind: FailureKind::Overloaded,
-            retry_after,
-            ..
-        } => {
-            assert_eq!(retry_after, Some(Duration::from_secs(60)));
-        }
-        error => panic!("{error:?}"),
-    }
+    let error = outcome.unwrap_err();
+    let Error::Failed { retry_after, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(error.kind(), Some(FailureKind::Overloaded));
+    assert_eq!(*retry_after, Some(Duration::from_secs(60)));
     assert_eq!(ids.len(), 1);
     assert!(started.elapsed() < Duration::from_secs(5));
 }
