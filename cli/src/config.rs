@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidemark_gateway::Limits;
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{Region, render::AnswerBounds};
 
@@ -30,6 +31,8 @@ pub(crate) const REGION_DEFAULT: &str = "ENAM";
 pub(crate) const CLUSTER_DEFAULT: &str = "tidemark";
 /// Time that requests in flight have to end after a signal to stop.
 pub(crate) const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a primary's log collects transactions for one fsync.
+pub(crate) const FLUSH_WAIT_DEFAULT: Duration = Duration::from_micros(100);
 /// Longest name of a cluster, in bytes.
 const CLUSTER_LENGTH_MAX: usize = 64;
 /// Least page cache that SQLite can work with reasonably, in bytes.
@@ -78,6 +81,16 @@ pub(crate) struct Config {
     /// Longest wait for requests in flight at a stop. What is not done then is broken off: a client
     /// whose write it was learns that its outcome is unknown.
     pub(crate) stop_deadline: Duration,
+    /// Bytes of one request's body at most. A larger one is refused with 413.
+    pub(crate) body_bytes: u64,
+    /// Requests served at a time. More are refused with 429.
+    pub(crate) requests: usize,
+    /// How long a primary's log collects transactions for one fsync. Longer: fewer fsyncs, slower
+    /// answers to a lone client.
+    pub(crate) flush_wait: Duration,
+    /// Growth of a primary's log after which all databases are checkpointed and the log is cut, in
+    /// bytes. More: a longer recovery and a larger log, less writing twice.
+    pub(crate) checkpoint_every_bytes: u64,
     /// Page cache of each connection at most, in bytes. Taken as it fills.
     pub(crate) page_cache_bytes: u64,
     /// Reader connections of each database at most. Reads beyond wait for one.
@@ -92,6 +105,7 @@ impl Default for Config {
     fn default() -> Self {
         let engine = tidemark_engine::Options::default();
         let answer = AnswerBounds::default();
+        let limits = Limits::default();
         Self {
             data: PathBuf::from(DATA_DEFAULT),
             listen: LISTEN_DEFAULT,
@@ -106,6 +120,10 @@ impl Default for Config {
             log: None,
             log_format: LogFormat::default(),
             stop_deadline: STOP_DEADLINE_DEFAULT,
+            body_bytes: limits.body_bytes_max as u64,
+            requests: limits.requests_max,
+            flush_wait: FLUSH_WAIT_DEFAULT,
+            checkpoint_every_bytes: tidemark_primary::PERSIST_EVERY_BYTES,
             page_cache_bytes: u64::from(engine.cache_kib) << 10,
             readers: engine.readers_max,
             answer_rows: answer.rows_max,
@@ -258,7 +276,17 @@ impl Config {
                 setting: "cluster-secret",
             });
         }
+        let flush_wait_us = u64::try_from(self.flush_wait.as_micros()).unwrap_or(u64::MAX);
         for (setting, got, min, max) in [
+            ("body-size", self.body_bytes, 1 << 10, 1 << 30),
+            ("requests", self.requests as u64, 1, 1 << 20),
+            ("flush-wait in microseconds", flush_wait_us, 1, 100_000),
+            (
+                "checkpoint-every",
+                self.checkpoint_every_bytes,
+                1 << 20,
+                1 << 40,
+            ),
             (
                 "page-cache",
                 self.page_cache_bytes,
@@ -307,6 +335,22 @@ impl Config {
         Ok(secret
             .map(|secret| secret.reveal().to_owned())
             .unwrap_or_default())
+    }
+
+    /// Bounds on requests.
+    pub(crate) fn limits(&self) -> Limits {
+        let body_bytes_max = usize::try_from(self.body_bytes).expect("validated: at most 1 GiB");
+        let Limits {
+            bodies_bytes_max,
+            query,
+            ..
+        } = Limits::default();
+        Limits {
+            body_bytes_max,
+            bodies_bytes_max: bodies_bytes_max.max(body_bytes_max),
+            requests_max: self.requests,
+            query,
+        }
     }
 
     /// How databases are opened.

@@ -7,8 +7,10 @@
 //! A library, so that the end-to-end tests run the very same program; `src/main.rs` only calls [`main`].
 
 mod config;
+mod dev;
 mod home;
 mod logging;
+mod node;
 mod shell;
 mod signal;
 mod system;
@@ -36,6 +38,8 @@ struct CommandLine {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run a primary and replicas an ocean apart in this process, with a sample database
+    Dev(dev::Args),
     /// Serve the primary copy of every database
     Primary(NodeArgs),
     /// Serve read-only copies in another region; writes are handed on to the primary
@@ -61,11 +65,8 @@ pub fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The last words of a program belong on standard error even if logging never started.
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!("tidemark: {error:#}");
-            }
+            // Not through the log: it may never have been started.
+            eprintln!("tidemark: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -78,7 +79,8 @@ fn run(command: Option<Command>) -> anyhow::Result<()> {
         .build()?;
     let done = runtime.block_on(async {
         match command {
-            None => anyhow::bail!("dev is not there yet"),
+            None => dev::run(dev::Args::default()).await,
+            Some(Command::Dev(args)) => dev::run(args).await,
             Some(Command::Primary(args)) => serve(Role::Primary, args).await,
             Some(Command::Replica(args)) => serve(Role::Replica, args).await,
             Some(Command::Shell(args)) => shell::run(args).await,
@@ -93,5 +95,7 @@ fn run(command: Option<Command>) -> anyhow::Result<()> {
 async fn serve(role: Role, NodeArgs { config, settings }: NodeArgs) -> anyhow::Result<()> {
     let config = Config::load(config.as_deref(), settings, role)?;
     logging::start(config.log.as_deref(), config.log_format, SERVER_LOG_DEFAULT)?;
-    Ok(())
+    let stop = signal::stop_token()?;
+    let listener = node::bind(config.listen).await?;
+    node::run(role, config, listener, stop).await
 }

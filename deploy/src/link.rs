@@ -54,7 +54,7 @@ struct Schedule {
     link: Link,
     /// When the wire has sent all that was given to it.
     wire_free: Instant,
-    random: SplitMix,
+    random: fastrand::Rng,
 }
 
 impl Lane {
@@ -62,7 +62,7 @@ impl Lane {
         let schedule = Schedule {
             link,
             wire_free: Instant::now(),
-            random: SplitMix(seed),
+            random: fastrand::Rng::with_seed(seed),
         };
         Self {
             schedule: Mutex::new(schedule),
@@ -102,28 +102,12 @@ impl Lane {
                 schedule.wire_free
             }
         };
-        gone + delay + jitter.mul_f64(schedule.random.fraction())
+        gone + delay + jitter.mul_f64(schedule.random.f64())
     }
 
     fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
         // Every change to the schedule is a whole assignment, so a panic elsewhere leaves it usable.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sebastiano Vigna's SplitMix64: all the randomness that jitter needs, repeatable from a seed.
-#[derive(Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// A number from 0 (included) to 1 (excluded).
-    fn fraction(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

@@ -81,6 +81,22 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_STOP_DEADLINE", value_name = "TIME")]
     pub(crate) stop_deadline: Option<Period>,
 
+    /// Bytes of one request's body at most [default: 32MiB]
+    #[arg(long, env = "TIDEMARK_BODY_SIZE", value_name = "SIZE")]
+    pub(crate) body_size: Option<Size>,
+
+    /// Requests served at a time [default: 4096]
+    #[arg(long, env = "TIDEMARK_REQUESTS", value_name = "COUNT")]
+    pub(crate) requests: Option<usize>,
+
+    /// How long a primary's log collects transactions for one fsync [default: 100us]
+    #[arg(long, env = "TIDEMARK_FLUSH_WAIT", value_name = "TIME")]
+    pub(crate) flush_wait: Option<Period>,
+
+    /// Growth of a primary's log after which databases are checkpointed and it is cut [default: 256MiB]
+    #[arg(long, env = "TIDEMARK_CHECKPOINT_EVERY", value_name = "SIZE")]
+    pub(crate) checkpoint_every: Option<Size>,
+
     /// Page cache of each SQLite connection at most [default: 4MiB]
     #[arg(long, env = "TIDEMARK_PAGE_CACHE", value_name = "SIZE")]
     pub(crate) page_cache: Option<Size>,
@@ -116,6 +132,10 @@ impl Settings {
             log,
             log_format,
             stop_deadline,
+            body_size,
+            requests,
+            flush_wait,
+            checkpoint_every,
             page_cache,
             readers,
             answer_rows,

@@ -1,0 +1,213 @@
+//! A node from its configuration to its end.
+//!
+//! 1. The listener is bound first, so that a port in use is found before any file is touched.
+//! 2. [`Home`] is opened: identity and lock.
+//! 3. The role recovers from its files, then the gateway accepts.
+//! 4. Told to stop, the gateway ends what is in flight, then the role makes everything durable.
+//!
+//! A role that cannot go on ends the process: the next start recovers from the files.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tidemark_engine::Threads;
+use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
+use tidemark_primary::{Primary, PrimaryConfig};
+use tidemark_protocol::Node;
+use tidemark_protocol::env::{Clock, Random};
+use tidemark_protocol::node::Role;
+use tidemark_replica::{Replica, ReplicaConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::home::Home;
+use crate::system::{BlockingThreads, SystemClock, SystemRandom};
+
+/// Binds where the configuration says.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address}"))
+}
+
+/// Runs a node of this role until `stop`, or until it cannot go on.
+pub(crate) async fn run(
+    role: Role,
+    config: Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let environment = Environment::of_this_machine();
+    let home = Home::open(&config.data, role, &config.cluster, &*environment.random)?;
+    tracing::info!(
+        node = %home.identity().node,
+        ?role,
+        region = %config.region,
+        data = %home.directory().display(),
+        "starting"
+    );
+    match role {
+        Role::Primary => run_primary(&config, &home, &environment, listener, stop).await,
+        Role::Replica => run_replica(&config, &home, &environment, listener, stop).await,
+    }
+}
+
+/// What a node takes from the world.
+struct Environment {
+    threads: Arc<dyn Threads>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Environment {
+    fn of_this_machine() -> Self {
+        Self {
+            threads: Arc::new(BlockingThreads::of_this_runtime()),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        }
+    }
+}
+
+async fn run_primary(
+    config: &Config,
+    home: &Home,
+    environment: &Environment,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let advertise = match &config.advertise {
+        Some(url) => url.clone(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let primary_config = PrimaryConfig {
+        cluster_secret: config.cluster_secret()?,
+        engine: config.engine(),
+        answer: config.answer(),
+        flush_wait: config.flush_wait,
+        persist_every_bytes: config.checkpoint_every_bytes,
+        ..PrimaryConfig::new(
+            home.directory().to_owned(),
+            home.identity().node,
+            config.region.clone(),
+            advertise,
+        )
+    };
+    let handles = tidemark_primary::Environment {
+        threads: Arc::clone(&environment.threads),
+        clock: Arc::clone(&environment.clock),
+        random: Arc::clone(&environment.random),
+    };
+    let mut registry = Registry::default();
+    let primary = Primary::start(primary_config, handles, &mut registry)
+        .await
+        .context("start the primary")?;
+    let face = Face {
+        config,
+        home,
+        environment,
+        registry,
+    };
+    let router = face
+        .router(Role::Primary, Arc::clone(&primary))?
+        .merge(primary.routes());
+    let served = tokio::select! {
+        served = serve(config, home, listener, router, stop) => served,
+        error = primary.failed() => return Err(error).context("the primary cannot go on"),
+    };
+    primary.stop().await;
+    served
+}
+
+async fn run_replica(
+    config: &Config,
+    home: &Home,
+    environment: &Environment,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let upstream = config
+        .upstream
+        .clone()
+        .context("a replica needs an upstream")?;
+    let replica_config = ReplicaConfig {
+        cluster_secret: config.cluster_secret()?,
+        engine: config.engine(),
+        answer: config.answer(),
+        ..ReplicaConfig::new(
+            home.directory().to_owned(),
+            home.identity().node,
+            config.region.clone(),
+            upstream,
+        )
+    };
+    let handles = tidemark_replica::Environment::new(
+        Arc::clone(&environment.threads),
+        Arc::clone(&environment.random),
+    );
+    let mut registry = Registry::default();
+    let replica = Replica::start(replica_config, handles, &mut registry)
+        .await
+        .context("start the replica")?;
+    let face = Face {
+        config,
+        home,
+        environment,
+        registry,
+    };
+    let router = face.router(Role::Replica, Arc::clone(&replica))?;
+    let served = serve(config, home, listener, router, stop).await;
+    replica.stop().await;
+    served
+}
+
+/// What the HTTP face of either role is made of.
+struct Face<'a> {
+    config: &'a Config,
+    home: &'a Home,
+    environment: &'a Environment,
+    registry: Registry,
+}
+
+impl Face<'_> {
+    fn router<N: Node>(mut self, role: Role, node: Arc<N>) -> anyhow::Result<axum::Router> {
+        let node_id = self.home.identity().node;
+        let identity = Identity {
+            node: node_id,
+            region: self.config.region.clone(),
+            role,
+        };
+        let gateway = GatewayConfig {
+            tokens: self.config.tokens()?,
+            limits: self.config.limits(),
+            ..GatewayConfig::new(identity)
+        };
+        let handles = Handles {
+            random: Arc::clone(&self.environment.random),
+            metrics: tidemark_gateway::Metrics::register(&mut self.registry),
+            registry: Arc::new(self.registry),
+        };
+        Ok(tidemark_gateway::router(node, gateway, handles))
+    }
+}
+
+async fn serve(
+    config: &Config,
+    home: &Home,
+    listener: TcpListener,
+    router: axum::Router,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    home.tell_address(address)?;
+    tracing::info!(%address, "serving");
+    let bounds = ServeConfig {
+        drain: config.stop_deadline,
+        ..ServeConfig::default()
+    };
+    tidemark_gateway::serve(listener, router, stop, bounds).await;
+    Ok(())
+}

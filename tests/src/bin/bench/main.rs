@@ -1,0 +1,79 @@
+//! Measures Tidemark beside what bounds it, in one run, on one machine.
+//!
+//! ```text
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- http
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- lag
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
+//! ```
+//!
+//! Figures are for comparing lines of one run with each other: machines are shared and noisy. Servers run
+//! as processes of their own; their CPU time is the kernel's account of them.
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // its purpose; and it may fail loudly
+
+mod empty;
+mod http;
+mod lag;
+mod load;
+mod server;
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Tidemark beside what bounds it.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Point reads, ranges and durable updates over HTTP at 1, 16 and 64 connections, beside an axum handler that
+    /// does nothing but return the same bytes. Rounds alternate between servers.
+    Http {
+        /// Seconds per round.
+        #[arg(long, default_value = "2")]
+        seconds: f64,
+        /// Rounds per line; medians are printed.
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+    },
+    /// From the answer of a write at the primary until it is readable at a replica, beyond the one-way delay.
+    Lag {
+        /// Writes.
+        #[arg(long, default_value = "500")]
+        writes: usize,
+        /// One-way delay of the emulated link.
+        #[arg(long, default_value = "40")]
+        delay_ms: u64,
+        /// Pause between writes.
+        #[arg(long, default_value = "5")]
+        pause_ms: u64,
+    },
+    /// Start time and memory.
+    Footprint,
+    /// The handler to compare with. Prints its address.
+    #[command(hide = true)]
+    Empty,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().what {
+        What::Http { seconds, rounds } => http::run(Duration::from_secs_f64(seconds), rounds).await,
+        What::Lag {
+            writes,
+            delay_ms,
+            pause_ms,
+        } => {
+            let (delay, pause) = (
+                Duration::from_millis(delay_ms),
+                Duration::from_millis(pause_ms),
+            );
+            lag::run(writes, delay, pause).await
+        }
+        What::Footprint => lag::footprint().await,
+        What::Empty => empty::serve().await,
+    }
+}

@@ -1,0 +1,172 @@
+//! A primary and replicas, with a relay before the upstream of each replica.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidemark_client::Client;
+use tidemark_deploy::{Link, Relay};
+use tidemark_protocol::Position;
+
+use crate::node::Node;
+use crate::wait;
+
+/// Region of the primary.
+const PRIMARY_REGION: &str = "ENAM";
+/// What the nodes show each other.
+const CLUSTER_SECRET: &str = "secret-of-the-tests";
+
+/// Where a replica is and how far from the primary.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Its region.
+    pub region: &'static str,
+    /// The way between it and the primary.
+    pub link: Link,
+}
+
+impl Place {
+    /// A region at no distance.
+    pub fn near(region: &'static str) -> Self {
+        Self {
+            region,
+            link: Link::default(),
+        }
+    }
+
+    /// A region at this one-way delay.
+    pub fn at(region: &'static str, delay: Duration) -> Self {
+        Self {
+            region,
+            link: Link::with_delay(delay),
+        }
+    }
+}
+
+/// Nodes that run, and the ways between them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The primary.
+    pub primary: Node,
+    /// A replica per place.
+    pub replicas: Vec<Node>,
+    /// The way of each replica to its upstream.
+    pub ways: Vec<Relay>,
+    // Last: the directories go when the processes have.
+    _directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts a primary and a replica per place, and waits until all are ready.
+    pub async fn start(program: &str, places: &[Place]) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("tidemark-test-")
+            .tempdir()
+            .expect("make a temporary directory");
+        let program = Path::new(program);
+        let home = |region: &str| directory.path().join(region);
+        let arguments = |role: &str, region: &str| {
+            let words = [role, "--region", region, "--cluster-secret", CLUSTER_SECRET];
+            words.map(str::to_owned).to_vec()
+        };
+        let primary = Node::new(
+            "primary",
+            program,
+            &home(PRIMARY_REGION),
+            arguments("primary", PRIMARY_REGION),
+        );
+        let mut ways = Vec::new();
+        let mut replicas = Vec::new();
+        for (seed, Place { region, link }) in (0..).zip(places) {
+            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            let way = Relay::start(any, primary.address(), *link, seed).await;
+            let way = way.expect("start a relay on loopback");
+            let mut words = arguments("replica", region);
+            words.extend(["--upstream".to_owned(), format!("http://{}", way.address())]);
+            replicas.push(Node::new(
+                &format!("replica {region}"),
+                program,
+                &home(region),
+                words,
+            ));
+            ways.push(way);
+        }
+        let mut cluster = Self {
+            primary,
+            replicas,
+            ways,
+            _directory: directory,
+        };
+        cluster.primary.start();
+        cluster.primary.ready().await;
+        for replica in &mut cluster.replicas {
+            replica.start();
+        }
+        for replica in &mut cluster.replicas {
+            replica.ready().await;
+        }
+        cluster
+    }
+
+    /// All nodes, the primary first.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.primary).chain(&self.replicas)
+    }
+
+    /// All nodes, the primary first.
+    pub fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        std::iter::once(&mut self.primary).chain(&mut self.replicas)
+    }
+
+    /// The Rust client, speaking to `node` alone.
+    pub fn client(node: &Node) -> Client {
+        Client::builder(node.url())
+            .build()
+            .expect("a client of a loopback URL")
+    }
+
+    /// Waits until every node has every database of the primary at the primary's position; returns the
+    /// positions by UUID.
+    pub async fn settled(&self, deadline: Duration) -> Vec<(String, Position)> {
+        wait::until("all nodes have the same positions", deadline, async || {
+            let mut all = Vec::new();
+            for node in self.nodes() {
+                let status = node.api().status().await.ok()?;
+                let mut positions: Vec<_> = status
+                    .databases
+                    .iter()
+                    .map(|database| (database.uuid.to_string(), database.position))
+                    .collect();
+                positions.sort_by(|a, b| a.0.cmp(&b.0));
+                all.push(positions);
+            }
+            let first = all.swap_remove(0);
+            all.iter().all(|other| *other == first).then_some(first)
+        })
+        .await
+    }
+
+    /// Waits until all nodes agree, then has each recompute the checksums of all databases from their
+    /// pages. Panics if any is not what its position says.
+    pub async fn verified(&self, deadline: Duration) {
+        for (uuid, position) in self.settled(deadline).await {
+            for node in self.nodes() {
+                let found = node.api().verify(&uuid).await;
+                assert_eq!(found.position, position, "{uuid} on {}", node.name());
+                assert!(
+                    found.intact,
+                    "{uuid} on {} is not intact: {found:?}",
+                    node.name()
+                );
+            }
+        }
+    }
+
+    /// Stops all nodes gracefully, the replicas first.
+    pub async fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            replica.stop().await;
+        }
+        self.primary.stop().await;
+    }
+}

@@ -1,0 +1,225 @@
+//! One node: a process with a data directory, an address and a log.
+
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::api::Api;
+use crate::port::free_address;
+use crate::wait;
+
+/// Lines of a node's log that a failed test prints.
+const LOG_LINES_SHOWN: usize = 60;
+/// What nodes log.
+const LOG_FILTER: &str = "info";
+
+/// A node, running or not. It keeps its address and its directory over restarts.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    directory: PathBuf,
+    address: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Node {
+    /// A node that is not started yet. `directory` gets its data and, beside it, its log.
+    pub(crate) fn new(
+        name: &str,
+        program: &Path,
+        directory: &Path,
+        arguments: Vec<String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments,
+            directory: directory.to_owned(),
+            address: free_address(),
+            process: None,
+        }
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Plain HTTP to it.
+    pub fn api(&self) -> Api {
+        Api::new(&self.url())
+    }
+
+    /// Root of its files.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// The file of a database on this node.
+    pub fn database_file(&self, uuid: &str) -> PathBuf {
+        self.data().join("databases").join(uuid).join("main.db")
+    }
+
+    /// Starts the process. Panics if it runs.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        std::fs::create_dir_all(&self.directory).expect("make the node's directory");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("open the node's log");
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .args(["--listen", &self.address.to_string(), "--log", LOG_FILTER])
+            .arg("--data")
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log);
+        // Settings of whoever runs the tests are not the tests'.
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMARK_")) {
+            command.env_remove(variable);
+        }
+        self.process = Some(command.spawn().expect("start the node's process"));
+    }
+
+    /// Waits until it says that it is ready. Panics if it ends instead.
+    pub async fn ready(&mut self) {
+        let api = self.api();
+        let name = self.name.clone();
+        wait::soon(&format!("{name} is ready"), async || {
+            if let Some(status) = self.ended() {
+                panic!("{name} ended with {status} instead of getting ready");
+            }
+            (api.get("/ready").await.ok()?.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The process. Panics if it does not run.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running node").id()
+    }
+
+    /// The exit status, if the process ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process
+            .as_mut()
+            .and_then(|process| process.try_wait().expect("look at a process"))
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("kill the node's process");
+            process.wait().expect("wait for the node's process");
+        }
+    }
+
+    /// SIGTERM; waits until the process has ended, and asserts that it ended well.
+    pub async fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let pid = process.id();
+        // The shell's own `kill`: the standard library only knows SIGKILL.
+        let told = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -TERM {pid}"))
+            .status();
+        assert!(
+            told.expect("run sh").success(),
+            "cannot signal {} ({pid})",
+            self.name
+        );
+        let ended = wait::soon(&format!("{} stops", self.name), async || {
+            process.try_wait().expect("look at a process")
+        })
+        .await;
+        assert!(
+            ended.success(),
+            "{} ended with {ended} after SIGTERM",
+            self.name
+        );
+    }
+
+    /// Kills, starts and waits until it is ready.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.start();
+        self.ready().await;
+    }
+
+    /// What it logged since its first start.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Waits until a line of the log contains `text`.
+    pub async fn logged(&self, text: &str, deadline: Duration) {
+        let what = format!("{} logs '{text}'", self.name);
+        wait::until(&what, deadline, async || {
+            self.log().contains(text).then_some(())
+        })
+        .await;
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let ended = self.ended();
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; there is nobody left to tell.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            let end = ended.map_or_else(String::new, |status| format!(", ended with {status}"));
+            eprintln!(
+                "--- log of {}{end} ---\n{}\n---",
+                self.name,
+                shown.join("\n")
+            );
+        }
+    }
+}
+
+/// Flips one bit of the byte at `offset` of a file. For nodes that are stopped.
+pub fn flip_bit(path: &Path, offset: u64) {
+    use std::os::unix::fs::FileExt;
+
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open the file to damage");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)
+        .expect("read the byte to damage");
+    byte[0] ^= 1;
+    file.write_all_at(&byte, offset)
+        .expect("write the damaged byte");
+}

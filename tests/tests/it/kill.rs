@@ -1,0 +1,200 @@
+//! kill -9, again and again, while sessions write and read at all nodes: no acknowledged write may be
+//! lost or doubled, and no session may see time go backwards.
+//!
+//! Each session is a chain of its own numbers 1, 2, 3, … It writes the next one at some node until that
+//! is acknowledged, under one request id, then reads at some node, by its bookmark, what it must see by
+//! then. The primary key makes a write that counted twice an error.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tidemark_client::{Client, Error, RequestId, SessionStart};
+use tidemark_tests::{Cluster, Place, Seed, wait};
+
+use crate::PROGRAM;
+
+const KILLS_EACH: usize = 20;
+const SESSIONS: u64 = 8;
+/// Writes that must be acknowledged between two kills: each kill hits a cluster at work.
+const PROGRESS: u64 = 20;
+/// How long one operation may fail before the test does: several restarts.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_nodes_lose_nothing_and_sessions_never_go_back() {
+    let seed = Seed::of("killed_nodes_lose_nothing_and_sessions_never_go_back");
+    let mut cluster = Cluster::start(PROGRAM, &[Place::near("WEUR"), Place::near("APAC")]).await;
+    cluster.primary.api().create("chains").await;
+    let table = "CREATE TABLE chain (session INTEGER, n INTEGER, PRIMARY KEY (session, n))";
+    cluster.primary.api().query("chains", table).ok().await;
+
+    let clients: Arc<Vec<Client>> = Arc::new(cluster.nodes().map(Cluster::client).collect());
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut sessions = tokio::task::JoinSet::new();
+    for number in 0..SESSIONS {
+        let chain = Chain {
+            number,
+            random: seed.stream(number),
+            clients: Arc::clone(&clients),
+            acknowledged: Arc::clone(&acknowledged),
+            stop: Arc::clone(&stop),
+        };
+        sessions.spawn(chain.run());
+    }
+
+    let mut random = seed.stream(SESSIONS);
+    for _ in 0..KILLS_EACH {
+        progress(&acknowledged, &mut sessions).await;
+        cluster.primary.kill_and_restart().await;
+        progress(&acknowledged, &mut sessions).await;
+        let replica = random
+            .choice(&mut cluster.replicas)
+            .expect("there are replicas");
+        replica.kill_and_restart().await;
+    }
+    progress(&acknowledged, &mut sessions).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut chains = Vec::new();
+    while let Some(ended) = sessions.join_next().await {
+        chains.push(ended.expect("a session's findings hold"));
+    }
+    chains.sort_unstable();
+
+    cluster.verified(Duration::from_secs(60)).await;
+    let sql = "SELECT session, max(n) AS last, count(*) AS n FROM chain GROUP BY session \
+               ORDER BY session";
+    for node in cluster.nodes() {
+        let reply = node
+            .api()
+            .query("chains", sql)
+            .bookmark("first-unconstrained")
+            .ok()
+            .await;
+        for ((number, last), row) in chains.iter().zip(reply.rows()) {
+            assert_eq!(row["session"], *number, "on {}", node.name());
+            assert_eq!(row["last"], *last, "session {number} on {}", node.name());
+            assert_eq!(row["n"], *last, "session {number} on {}", node.name());
+        }
+        assert_eq!(reply.rows().len(), chains.len(), "on {}", node.name());
+    }
+    eprintln!(
+        "{} writes acknowledged",
+        acknowledged.load(Ordering::Relaxed)
+    );
+}
+
+/// Waits until some more writes are acknowledged. Panics if a session has ended meanwhile.
+async fn progress(acknowledged: &AtomicU64, sessions: &mut tokio::task::JoinSet<(u64, u64)>) {
+    let goal = acknowledged.load(Ordering::Relaxed) + PROGRESS;
+    wait::until("writes are acknowledged", PATIENCE, async || {
+        if let Some(ended) = sessions.try_join_next() {
+            panic!("a session ended early: {ended:?}");
+        }
+        (acknowledged.load(Ordering::Relaxed) >= goal).then_some(())
+    })
+    .await;
+}
+
+struct Chain {
+    number: u64,
+    random: fastrand::Rng,
+    clients: Arc<Vec<Client>>,
+    acknowledged: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Chain {
+    /// Writes and reads until told to stop; returns its number and its last acknowledged write.
+    async fn run(mut self) -> (u64, u64) {
+        let session = i64::try_from(self.number).expect("a handful of sessions");
+        let mut bookmark = String::new();
+        // All rows of all sessions that this one has seen: never fewer again.
+        let mut seen = 0_i64;
+        let mut last = 0_i64;
+        while !self.stop.load(Ordering::Relaxed) {
+            last += 1;
+            let request = RequestId::new(random_uuid(&mut self.random));
+            let written = self
+                .persist(&bookmark, async |session_at| {
+                    session_at
+                        .prepare("INSERT INTO chain VALUES (?, ?)")
+                        .bind(session)
+                        .bind(last)
+                        .request_id(request)
+                        .run()
+                        .await
+                })
+                .await;
+            bookmark = written.1;
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+
+            let ((own, all), read) = self
+                .persist(&bookmark, async |session_at| {
+                    let sql = "SELECT (SELECT max(n) FROM chain WHERE session = ?), \
+                               (SELECT count(*) FROM chain)";
+                    let row = session_at
+                        .prepare(sql)
+                        .bind(session)
+                        .first::<(i64, i64)>()
+                        .await?;
+                    Ok(row.expect("an aggregate has a row"))
+                })
+                .await;
+            assert_eq!(own, last, "session {session} does not see its write");
+            assert!(
+                all >= seen,
+                "session {session} went back from {seen} to {all} rows"
+            );
+            assert!(
+                read >= bookmark,
+                "session {session} went back from {bookmark} to {read}"
+            );
+            (seen, bookmark) = (all, read);
+        }
+        (self.number, u64::try_from(last).expect("counted from 1"))
+    }
+
+    /// Does something in a session that goes on from `bookmark`, at nodes picked anew for each try,
+    /// until it succeeds; returns the session's bookmark too.
+    async fn persist<T>(
+        &mut self,
+        bookmark: &str,
+        mut attempt: impl AsyncFnMut(&tidemark_client::Session) -> Result<T, Error>,
+    ) -> (T, String) {
+        let started = std::time::Instant::now();
+        loop {
+            let client = self
+                .random
+                .choice(self.clients.iter())
+                .expect("there are nodes");
+            let start = match bookmark {
+                "" => SessionStart::Primary,
+                bookmark => SessionStart::Bookmark(bookmark.to_owned()),
+            };
+            let session = client.database("chains").session(start);
+            match attempt(&session).await {
+                Ok(done) => {
+                    let bookmark = session.bookmark().expect("an answer carries a bookmark");
+                    return (done, bookmark);
+                }
+                // The node is down, or behind, or lost contact: another try, perhaps elsewhere.
+                Err(error) if error.kind().is_some_and(|kind| kind.retryable()) => {
+                    let tried = started.elapsed();
+                    assert!(
+                        tried < PATIENCE,
+                        "session {}, after {tried:?}: {error}",
+                        self.number
+                    );
+                }
+                Err(error) => panic!("session {}: {error}", self.number),
+            }
+        }
+    }
+}
+
+/// A version 4 UUID of the test's own randomness.
+fn random_uuid(random: &mut fastrand::Rng) -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
+}

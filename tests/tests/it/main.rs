@@ -1,0 +1,12 @@
+//! End-to-end tests: what a user of a Tidemark cluster may rely on, seen from outside its processes.
+
+mod bad_input;
+mod catch_up;
+mod chinook;
+mod first_steps;
+mod kill;
+mod same_files;
+mod sqlite3;
+
+/// The `tidemark` program as cargo built it for these tests.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark-node");
