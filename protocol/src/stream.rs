@@ -16,6 +16,8 @@
 //! confirmed <= applied <= sent <= acknowledged        (per database and follower)
 //! ```
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::id::{DatabaseId, NodeId, Region, Term};
@@ -30,6 +32,8 @@ const MAGIC: [u8; 4] = *b"TMST";
 pub const STREAM_VERSION: u8 = 1;
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
+/// Where the CRC lies.
+const CRC_AT: Range<usize> = 12..ENVELOPE_BYTES;
 /// Largest payload: a transaction and its term.
 pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 64;
 /// Most page hashes in one [`FollowerMessage::Hashes`].
@@ -195,6 +199,20 @@ impl Pages {
     }
 }
 
+impl Pages {
+    /// Whether the page numbers ascend from 1.
+    fn validate(&self) -> Result<(), StreamError> {
+        let mut previous = 0;
+        for (PageNo(page), _) in self.iter() {
+            if page <= previous {
+                return Err(StreamError::Page { page, previous });
+            }
+            previous = page;
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
@@ -227,6 +245,12 @@ pub enum StreamError {
         /// The version given.
         got: u8,
     },
+    /// Flags that say something this build does not know.
+    #[error("stream message has flags {got:04x}, this build knows none")]
+    Flags {
+        /// The flags given.
+        got: u16,
+    },
     /// Damaged.
     #[error("stream message has CRC {got:08x}, its bytes give {expected:08x}")]
     Crc {
@@ -248,6 +272,14 @@ pub enum StreamError {
         got: usize,
         /// The bound.
         max: usize,
+    },
+    /// A page number is zero, or not above the one before it.
+    #[error("stream message lists page {page} after page {previous}")]
+    Page {
+        /// The page number given.
+        page: u32,
+        /// The one before it, 0 at the start.
+        previous: u32,
     },
     /// Text that is not a region's name.
     #[error("stream message names a region badly: {reason}")]
@@ -350,6 +382,13 @@ impl FollowerMessage {
                 let first = PageNo(from.get_u32_le());
                 let last = from.get_u8() != 0;
                 let count = elements(&from, 8, HASHES_PER_MESSAGE_MAX)?;
+                let beyond = u64::from(first.0) + count as u64;
+                if count > 0 && (first.0 == 0 || beyond > u64::from(u32::MAX)) {
+                    return Err(StreamError::Page {
+                        page: first.0,
+                        previous: 0,
+                    });
+                }
                 let hashes = (0..count).map(|_| from.get_u64_le()).collect();
                 Self::Hashes {
                     database,
@@ -484,10 +523,9 @@ impl SourceMessage {
             Self::PAGES => {
                 let database = get_database(&mut from)?;
                 elements(&from, ENTRY_BYTES, PAGES_PER_MESSAGE_MAX)?;
-                Self::Pages {
-                    database,
-                    pages: Pages(from.split_off(0)),
-                }
+                let pages = Pages(from.split_off(0));
+                pages.validate()?;
+                Self::Pages { database, pages }
             }
             Self::IMAGE_END => Self::ImageEnd {
                 database: get_database(&mut from)?,
@@ -516,21 +554,20 @@ fn start(payload_bytes: usize) -> BytesMut {
 }
 
 fn seal(mut message: BytesMut, kind: u8) -> Bytes {
-    let payload = &message[ENVELOPE_BYTES..];
+    let payload_bytes = message.len() - ENVELOPE_BYTES;
     assert!(
-        payload.len() <= PAYLOAD_BYTES_MAX,
-        "payload of {} bytes",
-        payload.len()
+        payload_bytes <= PAYLOAD_BYTES_MAX,
+        "payload of {payload_bytes} bytes"
     );
-    let length = u32::try_from(payload.len()).expect("bounded by PAYLOAD_BYTES_MAX");
-    let crc = crc32fast::hash(payload);
+    let length = u32::try_from(payload_bytes).expect("bounded by PAYLOAD_BYTES_MAX");
     let mut envelope = &mut message[..ENVELOPE_BYTES];
     envelope.put_slice(&MAGIC);
     envelope.put_u8(STREAM_VERSION);
     envelope.put_u8(kind);
     envelope.put_u16_le(0); // flags
     envelope.put_u32_le(length);
-    envelope.put_u32_le(crc);
+    let crc = crc(&message);
+    message[CRC_AT].copy_from_slice(&crc.to_le_bytes());
     message.freeze()
 }
 
@@ -548,7 +585,10 @@ fn open(message: &Bytes) -> Result<(u8, Bytes), StreamError> {
         return Err(StreamError::Version { got: version });
     }
     let kind = envelope.get_u8();
-    let _flags = envelope.get_u16_le();
+    let flags = envelope.get_u16_le();
+    if flags != 0 {
+        return Err(StreamError::Flags { got: flags });
+    }
     let length = envelope.get_u32_le() as usize;
     if length != payload.len() || length > PAYLOAD_BYTES_MAX {
         return Err(StreamError::Length {
@@ -556,12 +596,21 @@ fn open(message: &Bytes) -> Result<(u8, Bytes), StreamError> {
             expected: ENVELOPE_BYTES + length.min(PAYLOAD_BYTES_MAX),
         });
     }
-    let crc = envelope.get_u32_le();
-    let expected = crc32fast::hash(&payload);
-    if crc != expected {
-        return Err(StreamError::Crc { got: crc, expected });
+    let got = envelope.get_u32_le();
+    let expected = crc(message);
+    if got != expected {
+        return Err(StreamError::Crc { got, expected });
     }
     Ok((kind, payload))
+}
+
+/// The CRC of all that is around it but the magic. The kind is in: one bit turns the end of an image
+/// into the end of its database.
+fn crc(message: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&message[MAGIC.len()..CRC_AT.start]);
+    hasher.update(&message[CRC_AT.end..]);
+    hasher.finalize()
 }
 
 fn end(rest: &Bytes, message: &Bytes) -> Result<(), StreamError> {

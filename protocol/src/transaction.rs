@@ -74,6 +74,12 @@ pub enum TransactionError {
         /// The version given.
         got: u16,
     },
+    /// Flags that say something this build does not know.
+    #[error("transaction record has flags {got:04x}, this build knows none")]
+    Flags {
+        /// The flags given.
+        got: u16,
+    },
     /// Damaged.
     #[error("transaction record has CRC {got:08x}, its bytes give {expected:08x}")]
     Crc {
@@ -167,7 +173,10 @@ impl Transaction {
         if version != VERSION {
             return Err(TransactionError::Version { got: version });
         }
-        let _flags = fields.get_u16_le();
+        let flags = fields.get_u16_le();
+        if flags != 0 {
+            return Err(TransactionError::Flags { got: flags });
+        }
         let length = fields.get_u32_le() as usize;
         if length != got {
             return Err(TransactionError::Length {
@@ -280,6 +289,17 @@ impl TransactionBuilder {
     /// The image pushed as number `index`, from 0.
     pub fn image(&self, index: usize) -> (PageNo, &[u8; PAGE_SIZE]) {
         entry(&self.buffer[HEADER_BYTES..], index)
+    }
+
+    /// Puts another image in place of the one pushed as number `index`, from 0.
+    pub fn replace(&mut self, index: usize, image: &[u8; PAGE_SIZE]) {
+        assert!(
+            index < self.image_count(),
+            "image {index} of {}",
+            self.image_count()
+        );
+        let start = HEADER_BYTES + index * ENTRY_BYTES + 4;
+        self.buffer[start..start + PAGE_SIZE].copy_from_slice(image);
     }
 
     /// Forgets all images but the first `count`.
