@@ -1,0 +1,296 @@
+//! One database of a replica: the half that everyone shares.
+//!
+//! 1. The connection puts what it receives into the inbox ([`Copy::feed`]), in order.
+//! 2. A strand takes it out in batches and applies it ([`crate::applier::Applier`]).
+//! 3. The strand publishes where the copy stands ([`Copy::publish`]); requests that wait for a bookmark
+//!    watch that.
+//! 4. Requests read from the open database in the slot ([`Copy::open`]). The slot is empty while nothing
+//!    may be read: a damaged copy is never in it.
+//!
+//! ```text
+//! confirmed <= published <= position of the database in the slot <= received
+//! ```
+//!
+//! An idle copy costs no thread and no timer.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tidemark_engine::{Database, Strand};
+use tidemark_protocol::stream::Pages;
+use tidemark_protocol::{DatabaseId, Position, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use crate::applier::{Appetite, Applier};
+use crate::metrics::DatabaseMeter;
+use crate::outbox::Outbox;
+use crate::site::Site;
+use crate::standing::{Condition, Standing};
+
+/// Most transactions applied as one.
+const BATCH_TRANSACTIONS_MAX: usize = 1024;
+/// Bytes after which a batch takes no further transaction.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Batches of one database before the strand lets another have the thread.
+const BATCHES_PER_TURN_MAX: usize = 8;
+/// Jobs in a copy's strand: it posts one at a time.
+const STRAND_JOBS_MAX: usize = 4;
+
+/// One database of a replica.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    id: DatabaseId,
+    site: Arc<Site>,
+    slot: RwLock<Option<Arc<Open>>>,
+    standing: watch::Sender<Standing>,
+    inbox: Mutex<Inbox>,
+    strand: Strand<Applier>,
+    meter: Option<DatabaseMeter>,
+}
+
+/// An open database, held by the slot and by every read in flight.
+#[derive(Debug)]
+pub(crate) struct Open {
+    /// The database. Before `_held`, so that it is gone when the holders are known to be.
+    pub(crate) database: Arc<Database>,
+    _held: mpsc::Sender<Infallible>,
+}
+
+/// Resolves when nobody holds an [`Open`] any more.
+pub(crate) type Released = mpsc::Receiver<Infallible>;
+
+/// What the strand is to do.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// Open the files.
+    Open,
+    /// A connection is up.
+    Connected(Arc<Outbox>),
+    /// Connection of this number is down.
+    Disconnected(u64),
+    /// A transaction came, with the share of the queue that it takes.
+    Transaction(Transaction, OwnedSemaphorePermit),
+    /// The source wants page hashes, on this connection.
+    NeedHashes(u64, OwnedSemaphorePermit),
+    /// An image begins.
+    ImageBegin(Position, u32),
+    /// Pages of it.
+    Pages(Pages, OwnedSemaphorePermit),
+    /// It is complete.
+    ImageEnd,
+    /// The source no longer holds the database.
+    Dropped,
+    /// A read found something wrong with the files.
+    Suspect,
+    /// Delete the files.
+    Delete,
+    /// Close the files; says when they are.
+    Close(oneshot::Sender<()>),
+    /// Nobody reads the closed database any more.
+    Released,
+}
+
+/// What the strand takes at once.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Transactions that came one after the other.
+    Transactions(Vec<Transaction>, Vec<OwnedSemaphorePermit>),
+    /// Anything else.
+    Item(Item),
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    items: VecDeque<Item>,
+    /// Set apart: it is taken before all items, and alone while the strand waits for it.
+    released: bool,
+    /// Whether a job is posted or running.
+    scheduled: bool,
+}
+
+impl Copy {
+    /// A copy whose files are about to be opened.
+    pub(crate) fn new(id: DatabaseId, site: Arc<Site>) -> Arc<Self> {
+        let applier = Applier::new(id, Arc::clone(&site));
+        let strand = Strand::new(applier, Arc::clone(&site.threads), STRAND_JOBS_MAX);
+        let standing = Standing {
+            position: None,
+            condition: Condition::Opening,
+        };
+        let copy = Arc::new(Self {
+            id,
+            meter: site.metrics.meter(id),
+            site,
+            slot: RwLock::new(None),
+            standing: watch::Sender::new(standing),
+            inbox: Mutex::default(),
+            strand,
+        });
+        copy.feed(Item::Open);
+        copy
+    }
+
+    pub(crate) fn id(&self) -> DatabaseId {
+        self.id
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.site.directory_of(self.id)
+    }
+
+    /// The database to read from, if it may be read.
+    pub(crate) fn open(&self) -> Option<Arc<Open>> {
+        self.slot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Where the copy stands, now and from now on.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Where the copy stands now.
+    pub(crate) fn stands(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Whether `test` holds of where the copy stands now. Cheaper than [`Copy::stands`].
+    pub(crate) fn stands_so<R>(&self, test: impl FnOnce(&Standing) -> R) -> R {
+        test(&self.standing.borrow())
+    }
+
+    /// Hands something to the strand.
+    pub(crate) fn feed(self: &Arc<Self>, item: Item) {
+        let mut inbox = self.inbox();
+        match item {
+            Item::Released => inbox.released = true,
+            item => inbox.items.push_back(item),
+        }
+        let idle = !std::mem::replace(&mut inbox.scheduled, true);
+        drop(inbox);
+        if idle {
+            self.schedule();
+        }
+    }
+
+    /// Says where the copy stands and wakes who waits for that.
+    pub(crate) fn publish(&self, position: Option<Position>, condition: Condition) {
+        if let (Some(meter), Some(position)) = (&self.meter, position) {
+            meter.set(position);
+        }
+        let next = Standing {
+            position,
+            condition,
+        };
+        self.standing.send_if_modified(|standing| {
+            let changed = *standing != next;
+            *standing = next;
+            changed
+        });
+    }
+
+    /// Lets reads have the database.
+    pub(crate) fn fill(&self, database: Arc<Database>) -> Released {
+        let (held, released) = mpsc::channel(1);
+        *self.slot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Open {
+            database,
+            _held: held,
+        }));
+        released
+    }
+
+    /// Lets no further read have the database.
+    pub(crate) fn empty(&self) {
+        let open = self
+            .slot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(open); // perhaps the last holder: outside the lock
+    }
+
+    fn schedule(self: &Arc<Self>) {
+        let copy = Arc::clone(self);
+        let posted = self.strand.post(move |applier| {
+            let _guard = PanicGuard(&copy);
+            copy.turn(applier);
+        });
+        if posted.is_err() {
+            self.poisoned();
+        }
+    }
+
+    fn turn(self: &Arc<Self>, applier: &mut Applier) {
+        for _ in 0..BATCHES_PER_TURN_MAX {
+            match self.take(applier.appetite()) {
+                Some(work) => applier.handle(self, work),
+                None => return,
+            }
+        }
+        self.schedule(); // still marked as scheduled
+    }
+
+    /// The next work, or the end of the turn.
+    fn take(&self, appetite: Appetite) -> Option<Work> {
+        let mut inbox = self.inbox();
+        if std::mem::take(&mut inbox.released) {
+            return Some(Work::Item(Item::Released));
+        }
+        if appetite == Appetite::Discarding {
+            inbox
+                .items
+                .retain(|item| !matches!(item, Item::Transaction(..) | Item::Pages(..)));
+        }
+        if appetite != Appetite::All || inbox.items.is_empty() {
+            inbox.scheduled = false;
+            return None;
+        }
+        let mut transactions = Vec::new();
+        let mut shares = Vec::new();
+        let mut bytes = 0;
+        while transactions.len() < BATCH_TRANSACTIONS_MAX && bytes < BATCH_BYTES_MAX {
+            match inbox.items.pop_front() {
+                Some(Item::Transaction(transaction, share)) => {
+                    bytes += transaction.encoded().len();
+                    transactions.push(transaction);
+                    shares.push(share);
+                }
+                Some(item) if transactions.is_empty() => return Some(Work::Item(item)),
+                Some(item) => {
+                    inbox.items.push_front(item);
+                    break;
+                }
+                None => break,
+            }
+        }
+        Some(Work::Transactions(transactions, shares))
+    }
+
+    /// The strand is gone for good: nothing of this copy may be trusted.
+    fn poisoned(&self) {
+        self.empty();
+        self.inbox().items.clear();
+        self.publish(None, Condition::Damaged("its applier failed".into()));
+        self.site.failed.cancel();
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notices a panic of the applier.
+struct PanicGuard<'a>(&'a Copy);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(db = %self.0.id, "the applier of a database panicked");
+            self.0.poisoned();
+        }
+    }
+}

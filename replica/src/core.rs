@@ -1,0 +1,189 @@
+//! What the parts of a replica share: its databases, the catalogue in memory, the connection's outbox.
+//!
+//! Lock order: `outbox`, then `roster`, then a copy's own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tidemark_engine::Threads;
+use tidemark_protocol::catalogue::Catalogue;
+use tidemark_protocol::{DatabaseId, Region};
+use tokio::sync::oneshot;
+
+use crate::config::ReplicaConfig;
+use crate::connector::Upstream;
+use crate::copy::{Copy, Item};
+use crate::metrics::{HeartbeatAge, Metrics};
+use crate::outbox::Outbox;
+use crate::site::Site;
+use crate::term_file::TermFile;
+
+/// What the parts of a replica share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: ReplicaConfig,
+    pub(crate) upstream: Upstream,
+    pub(crate) site: Arc<Site>,
+    pub(crate) terms: TermFile,
+    pub(crate) heartbeat: Arc<HeartbeatAge>,
+    /// The database that lists all others.
+    pub(crate) catalogue_copy: Arc<Copy>,
+    roster: RwLock<HashMap<DatabaseId, Arc<Copy>>>,
+    catalogue: RwLock<Option<Arc<Catalogue>>>,
+    /// Of the connection that is up.
+    outbox: Mutex<Option<Arc<Outbox>>>,
+    source_region: Mutex<Option<Region>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: ReplicaConfig,
+        upstream: Upstream,
+        site: Arc<Site>,
+        terms: TermFile,
+        heartbeat: Arc<HeartbeatAge>,
+    ) -> Self {
+        let catalogue_copy = Copy::new(DatabaseId::CATALOGUE, Arc::clone(&site));
+        let roster = HashMap::from([(DatabaseId::CATALOGUE, Arc::clone(&catalogue_copy))]);
+        Self {
+            config,
+            upstream,
+            site,
+            terms,
+            heartbeat,
+            catalogue_copy,
+            roster: RwLock::new(roster),
+            catalogue: RwLock::new(None),
+            outbox: Mutex::new(None),
+            source_region: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.site.metrics
+    }
+
+    /// The copy of a database.
+    pub(crate) fn copy(&self, database: DatabaseId) -> Option<Arc<Copy>> {
+        self.roster
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&database)
+            .cloned()
+    }
+
+    /// All copies.
+    pub(crate) fn copies(&self) -> Vec<Arc<Copy>> {
+        self.roster
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// The catalogue as of the newest state read from its copy.
+    pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.catalogue
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes a newer catalogue: holds what it lists and nothing else.
+    pub(crate) fn adopt(&self, catalogue: &Arc<Catalogue>) {
+        let wanted = |id| catalogue.get(id).is_some_and(|entry| entry.replicated);
+        let outbox = self.lock_outbox();
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        {
+            let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
+            roster.retain(|id, copy| {
+                let keep = *id == DatabaseId::CATALOGUE || wanted(*id);
+                if !keep {
+                    gone.push(Arc::clone(copy));
+                }
+                keep
+            });
+            for entry in catalogue.entries().filter(|entry| entry.replicated) {
+                roster.entry(entry.uuid).or_insert_with(|| {
+                    let copy = Copy::new(entry.uuid, Arc::clone(&self.site));
+                    come.push(Arc::clone(&copy));
+                    copy
+                });
+            }
+            self.metrics()
+                .databases
+                .set(i64::try_from(roster.len()).unwrap_or(i64::MAX));
+        }
+        for copy in gone {
+            copy.feed(Item::Delete);
+        }
+        if let Some(outbox) = &*outbox {
+            for copy in come {
+                copy.feed(Item::Connected(Arc::clone(outbox)));
+            }
+        }
+        drop(outbox);
+        *self
+            .catalogue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(catalogue));
+    }
+
+    /// A connection is up.
+    pub(crate) fn connected(&self, outbox: &Arc<Outbox>, region: Region) {
+        *self
+            .source_region
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(region);
+        let mut current = self.lock_outbox();
+        *current = Some(Arc::clone(outbox));
+        // The catalogue first: what it brings is needed to answer anything at all.
+        self.catalogue_copy
+            .feed(Item::Connected(Arc::clone(outbox)));
+        for copy in self.copies() {
+            copy.feed(Item::Connected(Arc::clone(outbox)));
+        }
+    }
+
+    /// It is down.
+    pub(crate) fn disconnected(&self, outbox: &Outbox) {
+        let mut current = self.lock_outbox();
+        *current = None;
+        for copy in self.copies() {
+            copy.feed(Item::Disconnected(outbox.number()));
+        }
+    }
+
+    /// Region of the node that this one follows, if it was ever reached.
+    pub(crate) fn source_region(&self) -> Option<Region> {
+        self.source_region
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Runs something that blocks on the threads for that. `None` if it panicked.
+    pub(crate) async fn on_thread<R: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        on_thread(&*self.site.threads, job).await
+    }
+
+    fn lock_outbox(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs something that blocks on `threads`. `None` if it panicked.
+pub(crate) async fn on_thread<R: Send + 'static>(
+    threads: &dyn Threads,
+    job: impl FnOnce() -> R + Send + 'static,
+) -> Option<R> {
+    let (done, result) = oneshot::channel();
+    threads.run(Box::new(move || {
+        let _ = done.send(job()); // whoever asked may have gone
+    }));
+    result.await.ok()
+}

@@ -1,0 +1,230 @@
+//! What a replica counts. Names start with `tidemark_replica_`.
+//!
+//! Labels are of bounded cardinality: reasons and outcomes are fixed words, and only the first
+//! [`METERED_DATABASES_MAX`] databases get a gauge of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use tidemark_protocol::{DatabaseId, Position};
+use tokio::sync::Semaphore;
+
+/// Databases with an `applied_seq` gauge of their own.
+pub(crate) const METERED_DATABASES_MAX: u64 = 64;
+
+type Label = [(&'static str, &'static str); 1];
+type DatabaseLabel = [(&'static str, String); 1];
+
+/// What a replica counts.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) applied_transactions: Counter,
+    pub(crate) applied_batches: Counter,
+    pub(crate) databases: Gauge,
+    pub(crate) old_terms: Counter,
+    pub(crate) reads: Counter,
+    pub(crate) resync_pages_received: Counter,
+    pub(crate) resync_pages_kept: Counter,
+    pub(crate) storage_failures: Counter,
+    resyncs: Family<Label, Counter>,
+    disconnects: Family<Label, Counter>,
+    waits: Family<Label, Counter>,
+    forwards: Family<Label, Counter>,
+    applied_seq: Family<DatabaseLabel, Gauge>,
+    metered: AtomicU64,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tidemark_replica");
+        let Self {
+            applied_transactions,
+            applied_batches,
+            databases,
+            old_terms,
+            reads,
+            resync_pages_received,
+            resync_pages_kept,
+            storage_failures,
+            resyncs,
+            disconnects,
+            waits,
+            forwards,
+            applied_seq,
+            metered: _,
+        } = self;
+        let mut add = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        add(
+            "applied_transactions",
+            "Transactions applied",
+            applied_transactions,
+        );
+        add(
+            "applied_batches",
+            "WAL transactions they were merged into",
+            applied_batches,
+        );
+        add(
+            "old_terms",
+            "Messages refused because their term is old",
+            old_terms,
+        );
+        add("reads", "Requests answered from this node's copies", reads);
+        add(
+            "resync_pages_received",
+            "Pages received to resynchronise",
+            resync_pages_received,
+        );
+        add(
+            "resync_pages_kept",
+            "Pages kept when resynchronising",
+            resync_pages_kept,
+        );
+        add(
+            "storage_failures",
+            "Failures of a database's files",
+            storage_failures,
+        );
+        let mut add = |name: &str, help: &str, family: &Family<Label, Counter>| {
+            registry.register(name, help, family.clone());
+        };
+        add(
+            "resyncs",
+            "Databases that had to be resynchronised, by reason",
+            resyncs,
+        );
+        add(
+            "disconnects",
+            "Connections to the source lost or not made, by reason",
+            disconnects,
+        );
+        add(
+            "waits",
+            "Requests that waited for a bookmark, by outcome",
+            waits,
+        );
+        add(
+            "forwards",
+            "Requests handed to the primary, by reason",
+            forwards,
+        );
+        registry.register("databases", "Databases held", databases.clone());
+        registry.register(
+            "applied_seq",
+            "Sequence number that readers see, of the first databases",
+            applied_seq.clone(),
+        );
+    }
+
+    pub(crate) fn resync(&self, reason: &'static str) {
+        self.resyncs.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn disconnect(&self, reason: &'static str) {
+        self.disconnects.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn wait(&self, outcome: &'static str) {
+        self.waits.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn forward(&self, reason: &'static str) {
+        self.forwards.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The gauge of one more database, while there is room.
+    pub(crate) fn meter(&self, database: DatabaseId) -> Option<DatabaseMeter> {
+        let taken = self
+            .metered
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < METERED_DATABASES_MAX).then_some(count + 1)
+            });
+        taken.ok()?;
+        let gauge = self
+            .applied_seq
+            .get_or_create_owned(&[("database", database.to_string())]);
+        Some(DatabaseMeter(gauge))
+    }
+}
+
+/// The gauge of one database.
+#[derive(Debug)]
+pub(crate) struct DatabaseMeter(Gauge);
+
+impl DatabaseMeter {
+    pub(crate) fn set(&self, position: Position) {
+        self.0
+            .set(i64::try_from(position.seq.0).unwrap_or(i64::MAX));
+    }
+}
+
+/// When the source was last heard of; read at each scrape.
+#[derive(Debug)]
+pub(crate) struct HeartbeatAge {
+    started: Instant,
+    /// Milliseconds after `started`.
+    heard_ms: AtomicU64,
+}
+
+impl HeartbeatAge {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// A heartbeat came.
+    pub(crate) fn heard(&self) {
+        self.heard_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the last heartbeat, or since the start if none came.
+    pub(crate) fn age_ms(&self) -> u64 {
+        self.elapsed_ms()
+            .saturating_sub(self.heard_ms.load(Ordering::Relaxed))
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What is measured when it is asked for.
+#[derive(Debug)]
+pub(crate) struct AtScrape {
+    pub(crate) heartbeat: Arc<HeartbeatAge>,
+    /// Its permits are the bytes that may still queue.
+    pub(crate) queue: Arc<Semaphore>,
+    pub(crate) queue_bytes_max: usize,
+}
+
+impl Collector for AtScrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        let age = "Milliseconds since the source's last heartbeat";
+        gauge(
+            "tidemark_replica_heartbeat_age_ms",
+            age,
+            self.heartbeat.age_ms(),
+        )?;
+        let queued = self
+            .queue_bytes_max
+            .saturating_sub(self.queue.available_permits());
+        let help = "Bytes received and not yet applied";
+        gauge("tidemark_replica_queue_bytes", help, queued as u64)
+    }
+}

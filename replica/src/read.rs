@@ -1,0 +1,299 @@
+//! The path of one read.
+//!
+//! 1. The contract: what only the primary may answer is handed on.
+//! 2. The bookmark is verified, and the copy watched until it has reached it ([`judge`]), within a part
+//!    of the request's deadline.
+//! 3. The statements run here on one snapshot: first where the request stands with a small budget of
+//!    steps, which is enough for point reads; else on a SQL thread.
+//! 4. The answer names the exact state that was read, and a session never gets less than its bookmark.
+//!
+//! What writes, what is unknown here and what this copy is too old to understand goes to the primary.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidemark_engine::{Control, ReadError};
+use tidemark_protocol::catalogue::Catalogue;
+use tidemark_protocol::node::Answer;
+use tidemark_protocol::render::{Renderer, ResultSink, ServedBy};
+use tidemark_protocol::{
+    Bookmark, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position, ReadContract,
+    Statement,
+};
+use tokio::time::timeout_at;
+
+use crate::copy::{Copy, Item, Open};
+use crate::core::Core;
+use crate::wait::{Miss, Verdict, judge, patience};
+
+/// Longest wait for a free reader on a thread that must not block.
+const INLINE_WAIT: Duration = Duration::from_micros(500);
+
+/// One read on its way.
+struct Read<'a> {
+    core: &'a Core,
+    catalogue: Arc<Catalogue>,
+    copy: Arc<Copy>,
+    request: Execute,
+    /// The least state to be read.
+    wanted: Option<Position>,
+    deadline: Instant,
+}
+
+/// Answers a request, or says that the primary should.
+pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, Failure> {
+    let deadline = Instant::now() + request.deadline;
+    if matches!(
+        request.read,
+        ReadContract::Primary | ReadContract::FirstPrimary
+    ) {
+        return Ok(forward(core, "contract"));
+    }
+    let copy = core
+        .copy(request.database)
+        .filter(|copy| copy.id() != DatabaseId::CATALOGUE);
+    let (Some(copy), Some(catalogue)) = (copy, core.catalogue()) else {
+        return Ok(forward(core, "unknown_database"));
+    };
+    let wanted = match request.read {
+        ReadContract::Bookmark(bookmark) => {
+            let verified = bookmark.verify(catalogue.bookmark_key(), request.database);
+            Some(verified.map_err(|error| {
+                let message = format!("bookmark {bookmark}: {error}");
+                Failure::new(FailureKind::BadBookmark, message)
+            })?)
+        }
+        _ => None,
+    };
+    Read {
+        core,
+        catalogue,
+        copy,
+        request,
+        wanted,
+        deadline,
+    }
+    .run()
+    .await
+}
+
+fn forward(core: &Core, reason: &'static str) -> Executed {
+    core.metrics().forward(reason);
+    Executed::Forward
+}
+
+impl Read<'_> {
+    async fn run(mut self) -> Result<Executed, Failure> {
+        let on_miss = self.request.on_miss;
+        let first = self
+            .copy
+            .stands_so(|standing| judge(standing, self.wanted, on_miss, true));
+        let verdict = match first {
+            Verdict::Wait => self.wait().await,
+            verdict => verdict,
+        };
+        let miss = match verdict {
+            Verdict::Read => match self.copy.open() {
+                Some(open) => return self.read(open).await,
+                // It was closed this very moment.
+                None => Miss::Unreadable {
+                    reason: "it is being exchanged".to_owned(),
+                },
+            },
+            Verdict::Miss(miss) => miss,
+            Verdict::Wait => unreachable!("waiting ends with another verdict"),
+        };
+        self.miss(miss).await
+    }
+
+    /// Waits until the copy meets the contract or time is up.
+    async fn wait(&self) -> Verdict {
+        let Execute {
+            on_miss, deadline, ..
+        } = self.request;
+        let until = self.deadline - deadline + patience(on_miss, deadline);
+        let mut standing = self.copy.standing();
+        loop {
+            let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);
+            if verdict != Verdict::Wait {
+                let met = verdict == Verdict::Read;
+                self.core
+                    .metrics()
+                    .wait(if met { "met" } else { "hopeless" });
+                return verdict;
+            }
+            match timeout_at(until.into(), standing.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        let verdict = judge(&standing.borrow(), self.wanted, on_miss, false);
+        self.core.metrics().wait(if verdict == Verdict::Read {
+            "met"
+        } else {
+            "missed"
+        });
+        verdict
+    }
+
+    /// The contract is missed: what the request says to that.
+    async fn miss(mut self, miss: Miss) -> Result<Executed, Failure> {
+        let database = self.request.database;
+        if miss == Miss::Gone {
+            return Ok(forward(self.core, "unknown_database"));
+        }
+        if self.request.on_miss == OnMiss::Forward {
+            let reason = match miss {
+                Miss::Behind { .. } => "behind",
+                Miss::Lost { .. } => "lost",
+                Miss::Unreadable { .. } | Miss::Gone => "unreadable",
+            };
+            return Ok(forward(self.core, reason));
+        }
+        if self.request.on_miss == OnMiss::Stale
+            && let Some(open) = self.copy.open()
+        {
+            self.wanted = None;
+            return self.read(open).await;
+        }
+        let wanted = self
+            .wanted
+            .map_or_else(|| "any state".to_owned(), |wanted| wanted.to_string());
+        Err(match miss {
+            Miss::Behind { reached } => Failure::new(
+                FailureKind::Stale,
+                format!("database {database} is at {reached} on this replica, wanted {wanted}"),
+            ),
+            Miss::Lost { reached } => Failure::new(
+                FailureKind::LostBookmark,
+                format!("database {database} is at {reached}, its history does not have {wanted}"),
+            ),
+            Miss::Unreadable { reason } => Failure::new(
+                FailureKind::Damaged,
+                format!("the copy of database {database} cannot be read: {reason}"),
+            ),
+            Miss::Gone => Failure::new(
+                FailureKind::NoDatabase,
+                format!("database {database} is not on this replica"),
+            ),
+        })
+    }
+
+    /// Runs the statements.
+    async fn read(&mut self, open: Arc<Open>) -> Result<Executed, Failure> {
+        let Execute {
+            shape,
+            form,
+            database,
+            ..
+        } = self.request;
+        let served_by = ServedBy {
+            region: self.core.config.region.to_string(),
+            primary: false,
+        };
+        let mut renderer = Renderer::new(shape, form, self.core.config.answer, &served_by);
+
+        let inline = Control {
+            deadline: self.deadline.min(Instant::now() + INLINE_WAIT),
+            steps_max: Some(self.core.config.inline_steps_max),
+        };
+        let mut result = open
+            .database
+            .read(&self.request.statements, &inline, &mut renderer);
+        if let Err(ReadError::Budget { .. } | ReadError::Busy { .. } | ReadError::Deadline) = result
+        {
+            renderer.reset();
+            let statements = std::mem::take(&mut self.request.statements);
+            (result, renderer) = self.read_on_thread(open, statements, renderer).await?;
+        }
+        let position = match result {
+            Ok(position) => position,
+            Err(error) => return self.failed(error),
+        };
+        if self.wanted.is_some_and(|wanted| !position.reached(&wanted)) {
+            // The copy was exchanged between the promise and the read.
+            tracing::warn!(db = %database, %position, wanted = ?self.wanted, "read went back");
+            return Ok(forward(self.core, "behind"));
+        }
+        self.core.metrics().reads.inc();
+        Ok(Executed::Answer(Answer {
+            results: renderer.finish(),
+            bookmark: Bookmark::issue(self.catalogue.bookmark_key(), database, position),
+            repeated: false,
+        }))
+    }
+
+    async fn read_on_thread(
+        &self,
+        open: Arc<Open>,
+        statements: Vec<Statement>,
+        mut renderer: Renderer,
+    ) -> Result<(Result<Position, ReadError>, Renderer), Failure> {
+        let control = Control::until(self.deadline);
+        let reading = self.core.on_thread(move || {
+            let result = open.database.read(&statements, &control, &mut renderer);
+            (result, renderer)
+        });
+        match timeout_at(self.deadline.into(), reading).await {
+            Ok(Some(read)) => Ok(read),
+            Ok(None) => Err(Failure::new(FailureKind::Internal, "the read panicked")),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// A read failed: what that means for the request.
+    fn failed(&self, error: ReadError) -> Result<Executed, Failure> {
+        let kind = match &error {
+            ReadError::NotReadOnly { .. } => return Ok(forward(self.core, "write")),
+            ReadError::Sql(error) => {
+                if self.may_be_too_old_for(error.code) {
+                    return Ok(forward(self.core, "sql"));
+                }
+                if blames_the_file(error.code) {
+                    self.copy.feed(Item::Suspect);
+                    return self.damaged(&error.message);
+                }
+                FailureKind::Sql
+            }
+            ReadError::Answer(_) => FailureKind::TooLarge,
+            ReadError::Deadline | ReadError::Budget { .. } => return Err(self.too_late()),
+            ReadError::Busy { .. } => FailureKind::Overloaded,
+            ReadError::Damaged { .. } => {
+                return self.damaged("its content is at no known position");
+            }
+            ReadError::Storage(cause) => {
+                self.copy.feed(Item::Suspect);
+                return self.damaged(&cause.to_string());
+            }
+            _ => FailureKind::Internal,
+        };
+        Err(Failure::new(kind, error.to_string()))
+    }
+
+    /// Whether a newer state might understand what this one does not, such as a table that was not
+    /// there yet: SQLite's generic code, given by a state that nobody asked for.
+    fn may_be_too_old_for(&self, code: &str) -> bool {
+        code == "SQLITE_ERROR" && self.wanted.is_none() && self.request.on_miss == OnMiss::Forward
+    }
+
+    fn damaged(&self, reason: &str) -> Result<Executed, Failure> {
+        if self.request.on_miss == OnMiss::Forward {
+            return Ok(forward(self.core, "unreadable"));
+        }
+        let database = self.request.database;
+        let message = format!("the copy of database {database} cannot be read: {reason}");
+        Err(Failure::new(FailureKind::Damaged, message))
+    }
+
+    fn too_late(&self) -> Failure {
+        let message = format!("the read took longer than its {:?}", self.request.deadline);
+        Failure::new(FailureKind::Deadline, message)
+    }
+}
+
+/// Whether SQLite's code speaks of the file, not of the statement.
+fn blames_the_file(code: &str) -> bool {
+    ["SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"]
+        .iter()
+        .any(|prefix| code.starts_with(prefix))
+}

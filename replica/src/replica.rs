@@ -1,0 +1,179 @@
+//! A replica: started, watched, stopped.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue_reader::{keep_catalogue, read_catalogue_once};
+use crate::config::{Environment, ReplicaConfig};
+use crate::connector::{Upstream, UpstreamError};
+use crate::copy::Item;
+use crate::core::{Core, on_thread};
+use crate::follow::Follower;
+use crate::metrics::{AtScrape, HeartbeatAge, Metrics};
+use crate::site::Site;
+use crate::standing::Condition;
+use crate::term_file::TermFile;
+
+/// Time that databases get for closing when the node stops.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// A regional read replica. Implements [`tidemark_protocol::Node`].
+#[derive(Debug)]
+pub struct Replica {
+    core: Arc<Core>,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A replica could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration names no upstream that could be followed.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The node's directory cannot be used.
+    #[error("prepare {path}", path = path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A SQL thread died.
+    #[error("preparing the node's directory panicked")]
+    Panicked,
+}
+
+impl Replica {
+    /// Opens what is on disk and begins to follow, with or without a source in reach. Returns once the
+    /// catalogue was looked at: with a usable one the node is ready; all other databases open in the
+    /// background, and reads of them wait.
+    pub async fn start(
+        config: ReplicaConfig,
+        environment: Environment,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, StartError> {
+        let upstream: Upstream = config.upstream.parse()?;
+        let directory = config.directory.clone();
+        let databases = directory.join("databases");
+        let prepare = {
+            let databases = databases.clone();
+            move || {
+                fs::create_dir_all(&databases)?;
+                TermFile::open(directory)
+            }
+        };
+        let terms = on_thread(&*environment.threads, prepare)
+            .await
+            .ok_or(StartError::Panicked)?
+            .map_err(|source| StartError::Directory {
+                path: config.directory.clone(),
+                source,
+            })?;
+
+        let heartbeat = Arc::new(HeartbeatAge::new());
+        let site = Arc::new(Site {
+            directory: databases,
+            options: config.engine.clone(),
+            threads: Arc::clone(&environment.threads),
+            runtime: Handle::current(),
+            metrics: Metrics::default(),
+            queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+            resyncs: Arc::new(Semaphore::new(config.resyncs_max)),
+            failed: CancellationToken::new(),
+        });
+        site.metrics.register(registry);
+        registry.register_collector(Box::new(AtScrape {
+            heartbeat: Arc::clone(&heartbeat),
+            queue: Arc::clone(&site.queue_bytes),
+            queue_bytes_max: config.queue_bytes_max,
+        }));
+
+        let core = Arc::new(Core::new(config, upstream, site, terms, heartbeat));
+        let mut standing = core.catalogue_copy.standing();
+        let opened = standing
+            .wait_for(|standing| standing.condition != Condition::Opening)
+            .await;
+        drop(opened);
+        read_catalogue_once(&core).await;
+
+        let replica = Arc::new(Self {
+            core: Arc::clone(&core),
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
+        });
+        let stop = replica.stop.clone();
+        replica.spawn(keep_catalogue(Arc::clone(&core), stop.clone()));
+        replica.spawn(Follower::new(core, environment).run(stop));
+        Ok(replica)
+    }
+
+    /// Stops following and closes every database, cleanly if reads of it end in time.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            let _ = task.await; // a panic was reported through `failed`
+        }
+        let until = Instant::now() + STOP_WAIT;
+        let closing: Vec<_> = self
+            .core
+            .copies()
+            .iter()
+            .map(|copy| {
+                let (done, closed) = oneshot::channel();
+                copy.feed(Item::Close(done));
+                closed
+            })
+            .collect();
+        for closed in closing {
+            if timeout_at(until, closed).await.is_err() {
+                tracing::warn!("databases were still open when the node stopped");
+                return;
+            }
+        }
+    }
+
+    /// Resolves when a part of the node has failed for good: the process must end.
+    pub async fn failed(&self) {
+        self.core.site.failed.cancelled().await;
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Runs a task whose end before [`Replica::stop`], by panic or not, is the node's failure.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let guard = self.core.site.failed.clone().drop_guard();
+        let stop = self.stop.clone();
+        let task = tokio::spawn(async move {
+            task.await;
+            if stop.is_cancelled() {
+                guard.disarm();
+            }
+        });
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
+    }
+}
+
+/// A replica that is dropped and not stopped is a crash to its files: it only stops following.
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a copy stands, as far as a request needs to know: what readers see, and whether it moves.
+
+use std::sync::Arc;
+
+use tidemark_protocol::Position;
+
+/// Where a copy stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    /// What readers see; `None` while nothing can be read.
+    pub(crate) position: Option<Position>,
+    /// What it is doing.
+    pub(crate) condition: Condition,
+}
+
+/// What a copy is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Condition {
+    /// Its files are being opened, checked or exchanged.
+    Opening,
+    /// The source sends what is committed.
+    Following,
+    /// Nobody sends anything: no connection, or the source does not hold it.
+    Alone,
+    /// The source sends the pages that differ. What is here is intact but too old or of a history that
+    /// ended.
+    Catching,
+    /// What is here must not be read. Says why.
+    Damaged(Arc<str>),
+    /// The database was deleted.
+    Dropped,
+    /// The node stops.
+    Closed,
+}
+
+impl Standing {
+    /// Whether readers get an answer.
+    pub(crate) fn readable(&self) -> bool {
+        match self.condition {
+            Condition::Following | Condition::Alone | Condition::Catching => {
+                self.position.is_some()
+            }
+            Condition::Opening | Condition::Damaged(_) | Condition::Dropped | Condition::Closed => {
+                false
+            }
+        }
+    }
+
+    /// Whether the next state is near: waiting here is likely shorter than a trip to the primary.
+    pub(crate) fn promising(&self) -> bool {
+        matches!(self.condition, Condition::Opening | Condition::Following)
+    }
+}
