@@ -374,7 +374,7 @@ impl Applier {
                 Err(error) => self.resync_failed(copy, &error),
             },
             Feed::Asked => self.feed = Feed::Asked,
-            feed => {
+            feed @ (Feed::Idle | Feed::Following | Feed::Releasing(_)) => {
                 self.feed = feed;
                 self.complain_of("end");
             }
@@ -439,7 +439,9 @@ impl Applier {
                 self.ended = true;
                 let _ = done.send(()); // nobody need wait for it
             }
-            feed => self.feed = feed,
+            feed @ (Feed::Idle | Feed::Following | Feed::Asked | Feed::Resync(_)) => {
+                self.feed = feed;
+            }
         }
     }
 
@@ -583,9 +585,13 @@ impl Applier {
         let directory = copy.directory();
         fs::create_dir_all(&directory).map_err(|error| Unopened::Storage(error.to_string()))?;
         let Opened { database, owner } = Database::open(&directory, self.id, &self.site.options)
-            .map_err(|error| match error {
-                OpenError::NotADatabase { .. } => Unopened::Damaged(error.to_string()),
-                error => Unopened::Storage(error.to_string()),
+            .map_err(|error| {
+                let reason = error.to_string();
+                if matches!(error, OpenError::NotADatabase { .. }) {
+                    Unopened::Damaged(reason)
+                } else {
+                    Unopened::Storage(reason)
+                }
             })?;
         let position = owner.position();
         if position.is_none() {

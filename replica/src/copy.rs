@@ -166,9 +166,10 @@ impl Copy {
     /// Hands something to the strand.
     pub(crate) fn feed(self: &Arc<Self>, item: Item) {
         let mut inbox = self.inbox();
-        match item {
-            Item::Released => inbox.released = true,
-            item => inbox.items.push_back(item),
+        if matches!(item, Item::Released) {
+            inbox.released = true;
+        } else {
+            inbox.items.push_back(item);
         }
         let idle = !std::mem::replace(&mut inbox.scheduled, true);
         drop(inbox);

@@ -39,6 +39,9 @@ mod standing;
 mod term_file;
 mod wait;
 
-pub use config::{Environment, ReplicaConfig};
+pub use config::{
+    BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, INLINE_STEPS_MAX, QUEUE_BYTES_MAX,
+    RESYNCS_MAX, ReplicaConfig, SILENCE_SLACK,
+};
 pub use connector::{Connecting, Connector, Io, TcpConnector, Upstream, UpstreamError};
 pub use replica::{Replica, StartError};

@@ -74,11 +74,12 @@ impl Lost {
 
 impl From<tungstenite::Error> for Lost {
     fn from(error: tungstenite::Error) -> Self {
-        match error {
-            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-                Self::Closed
-            }
-            error => Self::Socket(Box::new(error)),
+        use tungstenite::Error::{AlreadyClosed, ConnectionClosed};
+
+        if matches!(error, ConnectionClosed | AlreadyClosed) {
+            Self::Closed
+        } else {
+            Self::Socket(Box::new(error))
         }
     }
 }

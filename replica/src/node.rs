@@ -16,7 +16,6 @@ use crate::copy::Open;
 use crate::core::Core;
 use crate::read;
 use crate::replica::Replica;
-use crate::standing::Condition;
 
 /// The position of a copy that has none.
 const NOWHERE: Position = Position {
@@ -125,10 +124,7 @@ impl Node for Replica {
                     uuid: copy.id(),
                     name: name_of(copy.id()).unwrap_or_default(),
                     position: standing.position.unwrap_or(NOWHERE),
-                    damaged: match standing.condition {
-                        Condition::Damaged(reason) => Some(reason.to_string()),
-                        _ => None,
-                    },
+                    damaged: standing.damage().map(str::to_owned),
                 }
             })
             .collect();

@@ -63,7 +63,9 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
                 Failure::new(FailureKind::BadBookmark, message)
             })?)
         }
-        _ => None,
+        ReadContract::FirstUnconstrained | ReadContract::Primary | ReadContract::FirstPrimary => {
+            None
+        }
     };
     Read {
         core,
@@ -90,7 +92,7 @@ impl Read<'_> {
             .stands_so(|standing| judge(standing, self.wanted, on_miss, true));
         let verdict = match first {
             Verdict::Wait => self.wait().await,
-            verdict => verdict,
+            verdict @ (Verdict::Read | Verdict::Miss(_)) => verdict,
         };
         let miss = match verdict {
             Verdict::Read => match self.copy.open() {
@@ -208,7 +210,7 @@ impl Read<'_> {
         }
         let position = match result {
             Ok(position) => position,
-            Err(error) => return self.failed(error),
+            Err(error) => return self.failed(&error),
         };
         if self.wanted.is_some_and(|wanted| !position.reached(&wanted)) {
             // The copy was exchanged between the promise and the read.
@@ -242,8 +244,8 @@ impl Read<'_> {
     }
 
     /// A read failed: what that means for the request.
-    fn failed(&self, error: ReadError) -> Result<Executed, Failure> {
-        let kind = match &error {
+    fn failed(&self, error: &ReadError) -> Result<Executed, Failure> {
+        let kind = match error {
             ReadError::NotReadOnly { .. } => return Ok(forward(self.core, "write")),
             ReadError::Sql(error) => {
                 if self.may_be_too_old_for(error.code) {

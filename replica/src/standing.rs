@@ -46,6 +46,15 @@ impl Standing {
         }
     }
 
+    /// Why nothing may be read, if it is for damage.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        if let Condition::Damaged(reason) = &self.condition {
+            Some(reason)
+        } else {
+            None
+        }
+    }
+
     /// Whether the next state is near: waiting here is likely shorter than a trip to the primary.
     pub(crate) fn promising(&self) -> bool {
         matches!(self.condition, Condition::Opening | Condition::Following)

@@ -56,10 +56,10 @@ pub(crate) fn judge(
     let wait = patient && (standing.promising() || on_miss != OnMiss::Forward);
     let miss = match standing.position.filter(|_| standing.readable()) {
         None => Miss::Unreadable {
-            reason: match &standing.condition {
-                Condition::Damaged(reason) => reason.to_string(),
-                _ => "it is being opened or exchanged".to_owned(),
-            },
+            reason: standing
+                .damage()
+                .unwrap_or("it is being opened or exchanged")
+                .to_owned(),
         },
         Some(reached) => match wanted {
             None => return Verdict::Read,

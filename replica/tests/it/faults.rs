@@ -1,0 +1,115 @@
+//! A source that must not be believed: deposed, garbled, or talking nonsense. The connection ends, and
+//! nothing of what it said is applied.
+
+use tidemark_protocol::Term;
+use tidemark_protocol::stream::SourceMessage;
+
+use crate::source::Tamper;
+use crate::world::{DB, World, unconstrained};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_of_an_older_term_is_refused_even_after_a_restart() {
+    let mut world = World::new().await;
+    world.source.state().term = Term(7);
+    world.source.hang_up();
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'of term 7')", vec![]);
+    world.caught_up(DB).await;
+    world.stop().await;
+
+    // A deposed primary comes back, with something that was never committed.
+    world.source.state().term = Term(6);
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (2, 'never committed')", vec![]);
+    world.start().await;
+    world
+        .eventually("refused", async || {
+            world.metric("tidemark_replica_old_terms_total") >= 2
+        })
+        .await;
+    assert_eq!(
+        world.value(unconstrained("SELECT count(*) FROM t")).await,
+        1
+    );
+    assert_eq!(
+        world.source.state().seen.hellos.last().unwrap().1,
+        Term(7),
+        "the hello says why"
+    );
+
+    world.source.state().term = Term(8);
+    world.caught_up(DB).await;
+    assert_eq!(
+        world.value(unconstrained("SELECT count(*) FROM t")).await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transaction_of_an_older_term_ends_the_connection_unapplied() {
+    let world = World::new().await;
+    world.source.state().term = Term(5);
+    world.source.hang_up();
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    let hellos = world.source.state().seen.hellos.len();
+    world.source.state().tamper = Some(Tamper::Term(Term(4)));
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (2, 'two')", vec![]);
+    world
+        .eventually("connected anew", async || {
+            world.source.state().seen.hellos.len() > hellos
+        })
+        .await;
+    assert_eq!(world.metric("tidemark_replica_old_terms_total"), 1);
+    // Asked for again under the present term, it is fine.
+    world.caught_up(DB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbled_message_ends_the_connection_and_is_asked_for_again() {
+    let world = World::new().await;
+    let before = world.source.position(DB);
+    world.source.state().tamper = Some(Tamper::Flip);
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    assert_eq!(world.value(unconstrained("SELECT v FROM t")).await, "one");
+    assert_eq!(
+        world.metric("tidemark_replica_disconnects_total{reason=\"message\"}"),
+        1
+    );
+    let state = world.source.state();
+    assert_eq!(state.seen.follows.last(), Some(&(DB, Some(before))));
+    assert!(
+        state.seen.hashes.is_empty(),
+        "the copy itself was never in doubt"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn image_that_nobody_asked_for_ends_the_connection_and_changes_nothing() {
+    let world = World::new().await;
+    let position = world.source.position(DB);
+    world.source.send(&SourceMessage::ImageBegin {
+        database: DB,
+        term: Term(1),
+        position,
+        page_count: u32::MAX,
+    });
+    world
+        .eventually("complained", async || {
+            world.metric("tidemark_replica_disconnects_total{reason=\"protocol\"}") >= 1
+        })
+        .await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+}

@@ -1,0 +1,10 @@
+//! A replica against a scripted source: a real WebSocket server on loopback whose transactions come
+//! from real databases.
+#![allow(clippy::unwrap_used, unreachable_pub, missing_debug_implementations)]
+
+mod faults;
+mod following;
+mod reading;
+mod repairing;
+mod source;
+mod world;
