@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Serialize};
 use tidemark_protocol::{RequestId, Value};
 
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::exact::Exact;
 use crate::row;
 
 /// The server's account of one statement: D1's `meta`.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Meta {
@@ -23,8 +23,8 @@ pub struct Meta {
     pub served_by_region: Option<String>,
     /// Whether that node was the primary.
     pub served_by_primary: bool,
-    /// Time in SQLite, without the network.
-    #[serde(deserialize_with = "milliseconds")]
+    /// Time in SQLite, without the network. In JSON milliseconds, as D1 has it.
+    #[serde(with = "milliseconds")]
     pub duration: Duration,
     /// Rows changed, those of triggers and cascades included.
     pub changes: i64,
@@ -40,10 +40,20 @@ pub struct Meta {
     pub rows_written: u64,
 }
 
-fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let ms = f64::deserialize(deserializer)?;
-    // A strange duration is no reason to lose an answer.
-    Ok(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default())
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64() * 1000.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let ms = f64::deserialize(from)?;
+        // A strange duration is no reason to lose an answer.
+        Ok(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default())
+    }
 }
 
 /// Rows of one statement as `T`.

@@ -100,7 +100,8 @@ impl Client {
         )
     }
 
-    pub(crate) fn new_request_id(&self) -> RequestId {
+    /// A fresh id, for [`crate::Query::request_id`]: to be kept by whoever may have to ask again.
+    pub fn new_request_id(&self) -> RequestId {
         let bytes = self.shared.settings.random.bytes16();
         RequestId::new(Builder::from_random_bytes(bytes).into_uuid())
     }

@@ -24,10 +24,14 @@ const REAL: &str = "real";
 const INFINITY: &str = "Infinity";
 const INFINITY_NEGATIVE: &str = "-Infinity";
 
-/// A value on its way to the server.
-pub(crate) struct ExactRef<'a>(pub(crate) &'a Value);
+/// A value as JSON without loss, the way it travels to the server.
+///
+/// Integers keep all 64 bits, reals their point, blobs are `{"base64":"…"}`, infinities
+/// `{"real":"Infinity"}` and `{"real":"-Infinity"}`. NaN is `null`: SQLite has none.
+#[derive(Clone, Copy, Debug)]
+pub struct ExactJson<'a>(pub &'a Value);
 
-impl Serialize for ExactRef<'_> {
+impl Serialize for ExactJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let tagged = |serializer: S, tag: &str, text: &str| {
             let mut map = serializer.serialize_map(Some(1))?;
@@ -146,7 +150,7 @@ mod tests {
         /// At stake: what is bound is what is stored, to the bit and to the storage class.
         #[test]
         fn value_survives_the_round_trip(value in any_value()) {
-            let json = serde_json::to_string(&ExactRef(&value)).unwrap();
+            let json = serde_json::to_string(&ExactJson(&value)).unwrap();
             let back = serde_json::from_str::<Exact>(&json).unwrap().0;
             if let (Value::Real(there), Value::Real(back)) = (&value, &back) {
                 prop_assert_eq!(there.to_bits(), back.to_bits());
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn nan_is_bound_as_null() {
         assert_eq!(
-            serde_json::to_string(&ExactRef(&Value::Real(f64::NAN))).unwrap(),
+            serde_json::to_string(&ExactJson(&Value::Real(f64::NAN))).unwrap(),
             "null"
         );
     }
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn integral_real_keeps_its_point() {
         assert_eq!(
-            serde_json::to_string(&ExactRef(&Value::Real(1.0))).unwrap(),
+            serde_json::to_string(&ExactJson(&Value::Real(1.0))).unwrap(),
             "1.0"
         );
     }

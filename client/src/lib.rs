@@ -92,5 +92,6 @@ pub use crate::builder::{
 pub use crate::client::Client;
 pub use crate::database::Database;
 pub use crate::error::Error;
+pub use crate::exact::ExactJson;
 pub use crate::query::{Batch, Query};
 pub use crate::session::{Session, SessionStart};

@@ -14,7 +14,7 @@ use tidemark_protocol::{OnMiss, RequestId, Statement, Value};
 use crate::answer::{Answers, StatementResult};
 use crate::client::Client;
 use crate::error::Error;
-use crate::exact::ExactRef;
+use crate::exact::ExactJson;
 use crate::session::SessionState;
 use crate::transport::{Call, Effect};
 
@@ -162,7 +162,7 @@ fn no_params(params: &&[Value]) -> bool {
 fn exact<S: Serializer>(params: &&[Value], serializer: S) -> Result<S::Ok, S::Error> {
     let mut list = serializer.serialize_seq(Some(params.len()))?;
     for value in *params {
-        list.serialize_element(&ExactRef(value))?;
+        list.serialize_element(&ExactJson(value))?;
     }
     list.end()
 }
