@@ -17,7 +17,10 @@ pub struct Control {
 impl Control {
     /// Bounded by time alone.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, steps_max: None }
+        Self {
+            deadline,
+            steps_max: None,
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Page hashes and the state checksum.
 //!
-//! The state checksum is the XOR of the hashes of all pages, each seeded with its page number, so that
-//! swapped pages do not cancel out. One page has no content by SQLite's file format: the one that holds
-//! the lock bytes (at 1 GiB). It is never written and never hashed.
+//! The state checksum is the XOR of the hashes of all pages, each seeded with its page number so that
+//! swapped pages do not cancel out. A page that does not exist counts as zero. One page has no content
+//! by SQLite's file format: the one that holds the lock bytes (at 1 GiB). It is never written and
+//! counts as zero too.
 
-use tidemark_protocol::{PAGE_SIZE, PageNo};
+use std::collections::HashMap;
+
+use tidemark_protocol::{PAGE_SIZE, PageNo, StateChecksum, Transaction};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The page SQLite leaves alone because its lock bytes lie there.
@@ -12,5 +15,152 @@ pub(crate) const LOCK_PAGE: PageNo = PageNo((1 << 30) / PAGE_SIZE as u32 + 1);
 
 /// The hash of a page: XXH3-64 of the image with the page number as seed. Zero for the lock page.
 pub fn page_hash(page: PageNo, image: &[u8; PAGE_SIZE]) -> u64 {
-    if page == LOCK_PAGE { 0 } else { xxh3_64_with_seed(image, u64::from(page.0)) }
+    if page == LOCK_PAGE {
+        0
+    } else {
+        xxh3_64_with_seed(image, u64::from(page.0))
+    }
+}
+
+/// The hashes of all pages of one state. Eight bytes per page of 4096.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PageHashes(Vec<u64>);
+
+impl PageHashes {
+    /// Adds the hash of the page after the last.
+    pub(crate) fn push(&mut self, hash: u64) {
+        self.0.push(hash);
+    }
+
+    /// By page number, page 1 first.
+    pub(crate) fn as_slice(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Number of pages.
+    pub(crate) fn page_count(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("page numbers are 32 bits wide")
+    }
+
+    /// The state checksum they give.
+    pub(crate) fn checksum(&self) -> StateChecksum {
+        StateChecksum(self.0.iter().fold(0, |sum, hash| sum ^ hash))
+    }
+
+    fn get(&self, page: PageNo) -> u64 {
+        self.0.get(index(page)).copied().unwrap_or(0)
+    }
+
+    fn resize(&mut self, page_count: u32) {
+        self.0.resize(page_count as usize, 0);
+    }
+
+    fn set(&mut self, page: PageNo, hash: u64) {
+        if let Some(slot) = self.0.get_mut(index(page)) {
+            *slot = hash;
+        }
+    }
+
+    /// Follows one transaction.
+    pub(crate) fn advance(&mut self, change: &Change) {
+        self.resize(change.pages_after);
+        for (page, hash) in &change.pages {
+            self.set(*page, *hash);
+        }
+    }
+}
+
+/// What one transaction does to the hashes.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pages: Vec<(PageNo, u64)>,
+    pages_after: u32,
+}
+
+impl Change {
+    /// Hashes the given pages.
+    pub(crate) fn new<'a>(
+        pages: impl Iterator<Item = (PageNo, &'a [u8; PAGE_SIZE])>,
+        pages_after: u32,
+    ) -> Self {
+        let pages = pages
+            .map(|(page, image)| (page, page_hash(page, image)))
+            .collect();
+        Self { pages, pages_after }
+    }
+
+    /// Hashes a transaction's pages.
+    pub(crate) fn of(transaction: &Transaction) -> Self {
+        Self::new(transaction.pages(), transaction.header().pages_after)
+    }
+}
+
+/// A state some transactions ahead of a [`PageHashes`], kept as the difference.
+#[derive(Clone, Debug)]
+pub(crate) struct Ahead {
+    changed: HashMap<PageNo, u64>,
+    page_count: u32,
+    checksum: StateChecksum,
+}
+
+impl Ahead {
+    /// No transaction ahead.
+    pub(crate) fn of(base: &PageHashes) -> Self {
+        let (page_count, checksum) = (base.page_count(), base.checksum());
+        Self {
+            changed: HashMap::new(),
+            page_count,
+            checksum,
+        }
+    }
+
+    /// Number of pages.
+    pub(crate) fn page_count(&self) -> u32 {
+        self.page_count
+    }
+
+    /// The state checksum.
+    pub(crate) fn checksum(&self) -> StateChecksum {
+        self.checksum
+    }
+
+    fn get(&self, base: &PageHashes, page: PageNo) -> u64 {
+        self.changed
+            .get(&page)
+            .copied()
+            .unwrap_or_else(|| base.get(page))
+    }
+
+    /// Follows one more transaction.
+    pub(crate) fn advance(&mut self, base: &PageHashes, change: &Change) {
+        // Pages cut off count as zero from now on, also if the database grows again later.
+        for page in (change.pages_after + 1..=self.page_count).map(PageNo) {
+            self.checksum.0 ^= self.get(base, page);
+            self.changed.insert(page, 0);
+        }
+        self.page_count = change.pages_after;
+        for (page, hash) in &change.pages {
+            self.checksum.0 ^= self.get(base, *page) ^ hash;
+            self.changed.insert(*page, *hash);
+        }
+    }
+
+    /// Tells that `base` has followed `change`: what it says is no longer a difference.
+    pub(crate) fn settle(&mut self, base: &PageHashes, change: &Change) {
+        for (page, _) in &change.pages {
+            if self.changed.get(page) == Some(&base.get(*page)) {
+                self.changed.remove(page);
+            }
+        }
+    }
+
+    /// Tells that `base` has caught up.
+    pub(crate) fn settle_all(&mut self) {
+        self.changed.clear();
+    }
+}
+
+fn index(page: PageNo) -> usize {
+    // Page 0 does not exist and must not alias page 1.
+    (page.0 as usize).wrapping_sub(1)
 }

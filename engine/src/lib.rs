@@ -16,14 +16,26 @@
 //! The crate is synchronous: SQL runs on threads given through [`Threads`], and [`Strand`] turns an
 //! owner into an actor on them. No libSQL type leaves this crate, and `unsafe` does not leave `ffi`.
 
+mod authorizer;
+mod blank;
 mod control;
 mod database;
 mod error;
+mod ffi;
+mod files;
+mod genesis;
 mod hash;
+mod journal;
 mod options;
+mod overlay;
 mod owner;
+mod probe;
+mod readers;
 mod rebuild;
+mod registry;
+mod shared;
 mod snapshot;
+mod sql;
 mod strand;
 
 pub use control::{Control, Stamp};

@@ -1,11 +1,55 @@
-//! The owner.
-#![allow(unused_variables, clippy::unimplemented, clippy::needless_pass_by_value)]
+//! The owner: the one place where a database changes.
+//!
+//! On a primary:
+//!
+//! 1. [`Owner::execute`] runs a request inside `BEGIN IMMEDIATE … COMMIT` on the tip. SQLite hands the
+//!    changed pages to the overlay; hashing them gives the next position; the record is encoded once,
+//!    and its bytes are what the overlay keeps, the log stores and the replicas receive.
+//! 2. The cell commits the record, elsewhere.
+//! 3. [`Owner::acknowledge`] flushes it, with all before it, to the WAL file: readers see it.
+//!    [`Owner::discard`] drops what will never be acknowledged.
+//!
+//! On a follower or replica [`Owner::apply`] does the same from records: it checks the chain, computes
+//! each checksum before anything is written, and injects once.
+//!
+//! # What is on disk when
+//!
+//! A flush or an injection writes a journal entry and WAL frames, and syncs neither: the log is what
+//! makes a transaction durable. A process that dies loses nothing of either. A power loss may take any
+//! tail of both; the content is then some state since the last checkpoint, or, if the journal's tail is
+//! gone too, an unidentified one, and [`Owner::replay`] from [`Owner::durable`] on repairs it.
+//!
+//! A checkpoint syncs the WAL before it copies the first page, so that a torn copy can be repeated from
+//! the WAL, and syncs the database file at its end; only then is the journal rewritten (see there), and
+//! only then does [`Owner::durable`] move. When the WAL starts over, SQLite writes and syncs its new
+//! header first.
+//!
+//! A failed write or sync is final: the owner refuses everything from then on until the database is
+//! opened again, because nobody can tell what the files hold.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use fail::fail_point;
 use tidemark_protocol::render::ResultSink;
-use tidemark_protocol::{Position, Seq, Statement, Transaction};
+use tidemark_protocol::transaction::TransactionHeader;
+use tidemark_protocol::{
+    PAGE_SIZE, PageNo, Position, Seq, Statement, Transaction, TransactionBuilder,
+};
 
 use crate::control::{Control, Stamp};
-use crate::error::{ApplyError, EngineError, ExecuteError};
+use crate::error::{ApplyError, EngineError, ExecuteError, OpenError};
+use crate::ffi::{Code, Connection, Setup, VirtualWal};
+use crate::files;
+use crate::genesis;
+use crate::hash::{Ahead, Change, LOCK_PAGE, PageHashes, page_hash};
+use crate::journal::{Found, Journal};
+use crate::overlay::{Overlay, PAGES_BYTES_MAX};
+use crate::shared::Shared;
+use crate::sql::{Access, RunError, Sql, engine_error};
 
 /// How hard a checkpoint tries. All of them run in the owner, readers go on meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,22 +79,100 @@ pub struct CheckpointReport {
 /// The one owner of all writes, injections and checkpoints of a database. `Send`, not `Sync`.
 #[derive(Debug)]
 pub struct Owner {
-    _private: std::cell::Cell<()>,
+    sql: Sql,
+    wal: Arc<Mutex<Overlay>>,
+    shared: Arc<Shared>,
+    journal: Journal,
+    /// Of the acknowledged state, whether identified or not.
+    hashes: PageHashes,
+    /// From there to the tip.
+    tip: Ahead,
+    /// What each pending transaction does to the hashes, oldest first.
+    changes: VecDeque<Change>,
+    /// What readers see; `None` while unidentified.
+    acknowledged: Option<Position>,
+    wal_frames: u32,
+    /// The connection's settings are made. They need a readable schema.
+    is_set_up: bool,
+    poison: Option<String>,
+    _not_sync: PhantomData<Cell<()>>,
 }
 
 impl Owner {
+    /// Opens the files, hashes every page and identifies the position.
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, OpenError> {
+        let options = &shared.options;
+        let main = files::main_path(&shared.path);
+        let wal = Arc::new(Mutex::new(Overlay::default()));
+        let setup = Setup {
+            exclusive: options.exclusive,
+            limits: &options.limits,
+            busy_timeout: options.checkpoint_wait,
+        };
+        let failed = |doing, message: String, code: Code| match code.primary() {
+            Code::NOTADB | Code::CORRUPT => OpenError::NotADatabase {
+                path: main.clone(),
+                reason: message,
+            },
+            _ => EngineError::Sqlite {
+                doing,
+                message,
+                code: code.0,
+            }
+            .into(),
+        };
+        let connection = Connection::open(&main, wal.clone(), &setup)
+            .map_err(|code| failed("open", code.name().to_owned(), code))?;
+        // The first transaction opens the WAL and recovers it; this one needs no schema.
+        connection
+            .run_internal(c"PRAGMA user_version")
+            .map_err(|code| failed("read", connection.message(), code))?;
+        let (hashes, key) = {
+            let mut wal = wal.lock().expect("nobody else has this lock yet");
+            hash_all(&mut wal).map_err(|code| failed("hash pages", code.name().to_owned(), code))?
+        };
+        let (journal, acknowledged) = identify(&shared, &hashes)?;
+        shared.record(key, acknowledged, hashes.page_count());
+        let sql = Sql::new(connection, options.statements_cached);
+        let mut owner = Self {
+            sql,
+            wal,
+            journal,
+            tip: Ahead::of(&hashes),
+            hashes,
+            changes: VecDeque::new(),
+            acknowledged,
+            wal_frames: key.frames(),
+            is_set_up: false,
+            poison: None,
+            shared,
+            _not_sync: PhantomData,
+        };
+        owner.set_up()?;
+        Ok(owner)
+    }
+
     /// The acknowledged state: what readers see. `None` while unidentified.
     pub fn position(&self) -> Option<Position> {
-        unimplemented!()
+        self.acknowledged
     }
 
     /// The state including transactions that await acknowledgement. `None` while unidentified.
     pub fn tip(&self) -> Option<Position> {
-        unimplemented!()
+        let pending = self
+            .wal
+            .lock()
+            .ok()?
+            .pending()
+            .back()
+            .map(|last| last.header().next);
+        pending.or(self.acknowledged)
     }
 
     /// Runs statements as one transaction on top of the tip. The change stays in memory, invisible to
     /// readers, until acknowledged. `None`: nothing was written; the answer depends on the tip.
+    ///
+    /// Whatever fails, nothing happened.
     pub fn execute<S: ResultSink>(
         &mut self,
         statements: &[Statement],
@@ -58,53 +180,541 @@ impl Owner {
         control: &Control,
         sink: &mut S,
     ) -> Result<Option<Transaction>, ExecuteError> {
-        unimplemented!()
+        let base = self.ready_to_write()?;
+        let ran = self.run_transaction(statements, control, sink);
+        if ran.is_err() {
+            sink.reset();
+        }
+        let sealed = self.settle(ran, control)?;
+        let Some((pages, pages_after)) = sealed else {
+            return Ok(None);
+        };
+        self.record(base, pages, pages_after, stamp, sink.recorded())
+            .map(Some)
+            .inspect_err(|_| sink.reset())
+    }
+
+    /// Rewrites the database without its free pages, as a transaction like any other. Its record holds
+    /// the whole database, so only small ones can be vacuumed; a larger one is [`TooLarge`].
+    ///
+    /// [`TooLarge`]: ExecuteError::TooLarge
+    pub fn vacuum(&mut self, stamp: &Stamp) -> Result<Option<Transaction>, ExecuteError> {
+        let base = self.ready_to_write()?;
+        let connection = self.sql.connection();
+        connection.allow_attached(true);
+        let ran = connection
+            .run_internal(c"VACUUM")
+            .map_err(|code| RunError::Storage(engine_error(self.sql.connection(), code, "vacuum")));
+        self.sql.connection().allow_attached(false);
+        let unbounded = Control {
+            deadline: Instant::now(),
+            steps_max: None,
+        };
+        let sealed = self.settle(ran, &unbounded)?;
+        let Some((pages, pages_after)) = sealed else {
+            return Ok(None);
+        };
+        self.record(base, pages, pages_after, stamp, &[]).map(Some)
+    }
+
+    /// Checks that a transaction may begin and returns the state it begins on.
+    fn ready_to_write(&self) -> Result<Position, ExecuteError> {
+        self.check_poison()?;
+        let base = self.tip().ok_or(ExecuteError::Damaged {
+            database: self.shared.id,
+        })?;
+        let (bytes, max) = (self.overlay_bytes(), self.shared.options.overlay_bytes_max);
+        if bytes >= max {
+            return Err(ExecuteError::Backlog { bytes, max });
+        }
+        Ok(base)
+    }
+
+    /// Leaves the connection without a transaction and takes what was committed.
+    fn settle(
+        &mut self,
+        ran: Result<(), RunError>,
+        control: &Control,
+    ) -> Result<Option<(TransactionBuilder, u32)>, ExecuteError> {
+        let rolled_back = if ran.is_err() {
+            self.sql.roll_back()
+        } else {
+            Ok(())
+        };
+        if let Err(error) = rolled_back.and_then(|()| self.sql.switch_back()) {
+            return Err(self.poison(error).into());
+        }
+        let sealed = self.lock()?.take_sealed();
+        match ran {
+            Ok(()) => Ok(sealed),
+            Err(error) => {
+                if sealed.is_some() {
+                    // SQLite believes it committed; what its cache holds will never be.
+                    self.lock()?.invalidate();
+                }
+                Err(self.execute_error(error, control))
+            }
+        }
+    }
+
+    fn run_transaction<S: ResultSink>(
+        &mut self,
+        statements: &[Statement],
+        control: &Control,
+        sink: &mut S,
+    ) -> Result<(), RunError> {
+        let pages = self.tip.page_count();
+        self.sql.begin_write().map_err(RunError::Storage)?;
+        let count = self
+            .sql
+            .run(statements, Access::Write, control, &|| pages, sink)?;
+        self.sql.commit(count - 1)
+    }
+
+    /// Makes the record of a transaction that SQLite has committed into the overlay.
+    fn record(
+        &mut self,
+        base: Position,
+        mut pages: TransactionBuilder,
+        pages_after: u32,
+        stamp: &Stamp,
+        answer: &[u8],
+    ) -> Result<Transaction, ExecuteError> {
+        self.fill_growth(&mut pages, pages_after);
+        let images = (0..pages.image_count()).map(|index| pages.image(index));
+        let change = Change::new(images, pages_after);
+        self.tip.advance(&self.hashes, &change);
+        let next = Position {
+            epoch: base.epoch,
+            seq: Seq(base.seq.max(stamp.after).0 + 1),
+            checksum: self.tip.checksum(),
+        };
+        let header = TransactionHeader {
+            database: self.shared.id,
+            base,
+            next,
+            request: stamp.request,
+            proposed_at_ms: stamp.proposed_at_ms,
+            pages_after,
+        };
+        let bytes = pages.byte_count();
+        let transaction = match pages.finish(header, answer) {
+            Ok(transaction) => transaction,
+            Err(_) => {
+                self.lock()?.invalidate();
+                self.tip = Ahead::of(&self.hashes);
+                for change in &self.changes {
+                    self.tip.advance(&self.hashes, change);
+                }
+                return Err(ExecuteError::TooLarge {
+                    bytes,
+                    max: PAGES_BYTES_MAX,
+                });
+            }
+        };
+        self.changes.push_back(change);
+        self.lock()?.push(transaction.clone());
+        Ok(transaction)
+    }
+
+    /// Every page by which the database grows must be in the record, or copies that once had more pages
+    /// would differ from those that never had. SQLite writes them all; this makes sure.
+    fn fill_growth(&self, pages: &mut TransactionBuilder, pages_after: u32) {
+        let grown = (self.tip.page_count() + 1..=pages_after).map(PageNo);
+        let missing: Vec<PageNo> = {
+            let given: std::collections::HashSet<PageNo> = (0..pages.image_count())
+                .map(|index| pages.image(index).0)
+                .collect();
+            grown
+                .filter(|page| *page != LOCK_PAGE && !given.contains(page))
+                .collect()
+        };
+        if missing.is_empty() {
+            return;
+        }
+        for page in missing {
+            pages.push(page, &[0; PAGE_SIZE]);
+        }
+        pages.compact(pages_after);
     }
 
     /// Flushes all transactions up to `up_to` as one merged WAL transaction: readers see them now.
     pub fn acknowledge(&mut self, up_to: Seq) -> Result<(), EngineError> {
-        unimplemented!()
+        self.check_poison()?;
+        let wal = self.lock()?;
+        let count = wal.count_up_to(up_to);
+        let Some(last) = count
+            .checked_sub(1)
+            .and_then(|last| wal.pending().get(last))
+        else {
+            return Ok(());
+        };
+        let (next, pages_after) = (last.header().next, last.header().pages_after);
+        drop(wal);
+        self.journal_before(&next)?;
+        self.inject_at(Some(next), pages_after, |wal| wal.flush(count))?;
+        for change in self.changes.drain(..count) {
+            self.hashes.advance(&change);
+            self.tip.settle(&self.hashes, &change);
+        }
+        if self.changes.is_empty() {
+            self.tip.settle_all();
+        }
+        Ok(())
     }
 
     /// Drops all transactions that await acknowledgement.
     pub fn discard(&mut self) -> Result<(), EngineError> {
-        unimplemented!()
+        self.check_poison()?;
+        self.lock()?.discard();
+        self.changes.clear();
+        self.tip = Ahead::of(&self.hashes);
+        Ok(())
     }
 
     /// For followers and replicas: checks the chain and every checksum, then injects all transactions
-    /// as one WAL transaction.
+    /// as one WAL transaction. Whatever fails, nothing was applied.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Position, ApplyError> {
-        unimplemented!()
+        self.check_poison()?;
+        let database = self.shared.id;
+        let current = self
+            .acknowledged
+            .ok_or(ApplyError::Storage(EngineError::Unidentified { database }))?;
+        let count = self.lock()?.pending().len();
+        if count > 0 {
+            return Err(ApplyError::Pending { database, count });
+        }
+        let Some(last) = transactions.last() else {
+            return Ok(current);
+        };
+        let changes = match self.verify(transactions, current) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.tip = Ahead::of(&self.hashes);
+                return Err(error);
+            }
+        };
+        let next = last.header().next;
+        self.journal_before(&next)?;
+        self.inject_at(Some(next), last.header().pages_after, |wal| {
+            wal.inject(transactions)
+        })?;
+        for change in &changes {
+            self.hashes.advance(change);
+        }
+        self.tip.settle_all();
+        Ok(next)
+    }
+
+    /// Follows `transactions` with the tip's hashes and checks what they promise.
+    fn verify(
+        &mut self,
+        transactions: &[Transaction],
+        mut current: Position,
+    ) -> Result<Vec<Change>, ApplyError> {
+        let database = self.shared.id;
+        let mut changes = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            let header = transaction.header();
+            if header.database != database {
+                return Err(ApplyError::Foreign {
+                    got: header.database,
+                    expected: database,
+                });
+            }
+            if header.base != current {
+                return Err(ApplyError::Base {
+                    database,
+                    base: header.base,
+                    current,
+                });
+            }
+            let change = Change::of(transaction);
+            self.tip.advance(&self.hashes, &change);
+            let computed = self.tip.checksum();
+            if computed != header.next.checksum {
+                return Err(ApplyError::Checksum {
+                    database,
+                    next: header.next,
+                    computed,
+                });
+            }
+            current = header.next;
+            changes.push(change);
+        }
+        Ok(changes)
     }
 
     /// Only while unidentified: injects page images unconditionally, and returns the position once the
-    /// content matches it.
+    /// content matches it. Start with the first transaction after [`Owner::durable`], in order.
+    ///
+    /// Page images are idempotent: on whatever state between the durable one and the end of the log the
+    /// files are, each transaction that the state already holds is written over with what comes later
+    /// anyway, and from the state's own transaction on the content is what the log says. Once
+    /// identified this does nothing: go on with [`Owner::apply`].
     pub fn replay(&mut self, transaction: &Transaction) -> Result<Option<Position>, EngineError> {
-        unimplemented!()
+        self.check_poison()?;
+        if self.acknowledged.is_some() || transaction.header().database != self.shared.id {
+            return Ok(self.acknowledged);
+        }
+        let TransactionHeader {
+            next, pages_after, ..
+        } = *transaction.header();
+        let change = Change::of(transaction);
+        self.tip.advance(&self.hashes, &change);
+        let position = (self.tip.checksum() == next.checksum).then_some(next);
+        self.journal_before(&next)?;
+        let transactions = std::slice::from_ref(transaction);
+        self.inject_at(position, pages_after, |wal| wal.inject(transactions))?;
+        self.hashes.advance(&change);
+        self.tip.settle_all();
+        self.set_up()?;
+        Ok(self.acknowledged)
     }
 
-    /// Copies acknowledged pages from the WAL to the database file and syncs it.
+    fn journal_before(&mut self, next: &Position) -> Result<(), EngineError> {
+        fail_point!("engine-before-journal");
+        if let Err(error) = self.journal.append(next) {
+            return Err(self.poison(error));
+        }
+        fail_point!("engine-before-inject");
+        Ok(())
+    }
+
+    /// Changes the WAL file with `write` and tells readers which position the new snapshot is.
+    fn inject_at(
+        &mut self,
+        position: Option<Position>,
+        pages_after: u32,
+        write: impl FnOnce(&mut Overlay) -> Result<crate::ffi::WalKey, Code>,
+    ) -> Result<(), EngineError> {
+        let injecting = self.shared.inject();
+        let written = write(&mut *self.lock()?);
+        let key = match written {
+            Ok(key) => key,
+            Err(code) => {
+                drop(injecting);
+                let doing = "write to the WAL";
+                let message = code.name().to_owned();
+                return Err(self.poison(EngineError::Sqlite {
+                    doing,
+                    message,
+                    code: code.0,
+                }));
+            }
+        };
+        self.shared.record(key, position, pages_after);
+        drop(injecting);
+        self.acknowledged = position;
+        self.wal_frames = key.frames();
+        fail_point!("engine-after-inject");
+        Ok(())
+    }
+
+    /// Copies acknowledged pages from the WAL to the database file and syncs it. Transactions that
+    /// await acknowledgement are not in the WAL and stay where they are.
     pub fn checkpoint(&mut self, mode: CheckpointMode) -> Result<CheckpointReport, EngineError> {
-        unimplemented!()
+        self.check_poison()?;
+        fail_point!("engine-before-checkpoint");
+        let mode = match mode {
+            CheckpointMode::Passive => libsql_ffi::SQLITE_CHECKPOINT_PASSIVE,
+            CheckpointMode::Restart => libsql_ffi::SQLITE_CHECKPOINT_RESTART,
+            CheckpointMode::Truncate => libsql_ffi::SQLITE_CHECKPOINT_TRUNCATE,
+        };
+        // A truncating checkpoint gives the WAL a new generation, visible before it is recorded.
+        let injecting = self.shared.inject();
+        let done = self.sql.connection().checkpoint(mode);
+        let key = match self.lock()?.inner() {
+            Ok(inner) => inner.key(),
+            Err(_) => return Err(self.no_wal()),
+        };
+        self.shared
+            .record(key, self.acknowledged, self.hashes.page_count());
+        drop(injecting);
+        let (busy, counts) = match done {
+            Ok(done) => done,
+            Err(code) => {
+                let error = engine_error(self.sql.connection(), code, "checkpoint");
+                return Err(self.poison(error));
+            }
+        };
+        fail_point!("engine-after-checkpoint");
+        self.wal_frames = key.frames();
+        let frames = u32::try_from(counts.frames).ok();
+        let backfilled = u32::try_from(counts.backfilled).ok();
+        let complete = frames.is_some() && frames == backfilled;
+        let durable = self.acknowledged.filter(|_| complete);
+        if let Some(durable) = durable
+            && let Err(error) = self.journal.rewrite(durable)
+        {
+            return Err(self.poison(error));
+        }
+        Ok(CheckpointReport {
+            wal_frames: frames.unwrap_or(0),
+            backfilled: backfilled.unwrap_or(0),
+            busy,
+            durable,
+        })
     }
 
     /// Frames in the WAL file's current generation.
     pub fn wal_frames(&self) -> u32 {
-        unimplemented!()
+        self.wal_frames
     }
 
     /// Bytes of transactions that await acknowledgement.
     pub fn overlay_bytes(&self) -> usize {
-        unimplemented!()
+        self.wal.lock().map_or(0, |wal| wal.bytes())
     }
 
     /// The last position known to be durable in the database file: the log may be purged up to here.
+    /// While unidentified: where a replay has to start.
     pub fn durable(&self) -> Position {
-        unimplemented!()
+        self.journal.durable()
+    }
+
+    /// The hash of every page of the acknowledged state, page 1 first, as read at open and kept up to
+    /// date since; of an unidentified state too. For finding the pages in which two copies differ.
+    pub fn page_hashes(&self) -> &[u64] {
+        self.hashes.as_slice()
+    }
+
+    /// Reads a page as the files hold it, without what awaits acknowledgement; of an unidentified state
+    /// too.
+    pub fn page(&mut self, page: PageNo, into: &mut [u8; PAGE_SIZE]) -> Result<(), EngineError> {
+        let mut wal = self.lock()?;
+        let inner = wal.inner().map_err(|_| self.no_wal())?;
+        let read = inner.begin_read().and_then(|_| {
+            let read = inner.read_page(page, into);
+            inner.end_read();
+            read
+        });
+        read.map_err(|code| EngineError::Sqlite {
+            doing: "read a page",
+            message: code.name().to_owned(),
+            code: code.0,
+        })
     }
 
     /// Closes the connection. Transactions that await acknowledgement are dropped.
-    pub fn close(self) -> Result<(), EngineError> {
-        unimplemented!()
+    pub fn close(self) {}
+
+    /// Makes the settings that need a readable schema, once the content is known to be good.
+    fn set_up(&mut self) -> Result<(), EngineError> {
+        if self.is_set_up || self.acknowledged.is_none() {
+            return Ok(());
+        }
+        self.sql.set_cache(self.shared.options.cache_kib)?;
+        self.is_set_up = true;
+        Ok(())
     }
+
+    fn execute_error(&mut self, error: RunError, control: &Control) -> ExecuteError {
+        let too_large = self
+            .wal
+            .lock()
+            .ok()
+            .and_then(|mut wal| wal.take_too_large());
+        if let Some(bytes) = too_large {
+            return ExecuteError::TooLarge {
+                bytes,
+                max: PAGES_BYTES_MAX,
+            };
+        }
+        match error {
+            RunError::Sql(error) => error.into(),
+            RunError::Answer(limit) => limit.into(),
+            RunError::Budget => ExecuteError::Budget {
+                steps_max: control.steps_max.unwrap_or_default(),
+            },
+            RunError::Deadline => ExecuteError::Deadline,
+            RunError::Storage(error) => error.into(),
+            RunError::NotReadOnly { statement } => EngineError::Sqlite {
+                doing: "write",
+                message: format!("statement {statement} found the database read-only"),
+                code: Code::READONLY,
+            }
+            .into(),
+        }
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Overlay>, EngineError> {
+        // A poisoned lock: a panic inside a callback.
+        self.wal.lock().map_err(|_| EngineError::Poisoned {
+            database: self.shared.id,
+            reason: "a panic inside the WAL".to_owned(),
+        })
+    }
+
+    fn check_poison(&self) -> Result<(), EngineError> {
+        match &self.poison {
+            None => Ok(()),
+            Some(reason) => Err(EngineError::Poisoned {
+                database: self.shared.id,
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    fn poison(&mut self, error: EngineError) -> EngineError {
+        tracing::error!(database = %self.shared.id, %error, "database closed to writes");
+        self.poison.get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    fn no_wal(&self) -> EngineError {
+        EngineError::Poisoned {
+            database: self.shared.id,
+            reason: "the connection has no WAL".to_owned(),
+        }
+    }
+}
+
+/// Hashes every page of the files' current content.
+fn hash_all(wal: &mut Overlay) -> Result<(PageHashes, crate::ffi::WalKey), Code> {
+    let inner = wal.inner()?;
+    inner.begin_read()?;
+    let hashed = inner.snapshot_pages().and_then(|pages| {
+        let mut hashes = PageHashes::default();
+        let mut image = [0; PAGE_SIZE];
+        for page in (1..=pages).map(PageNo) {
+            inner.read_page(page, &mut image)?;
+            hashes.push(page_hash(page, &image));
+        }
+        Ok(hashes)
+    });
+    let key = inner.key();
+    inner.end_read();
+    Ok((hashed?, key))
+}
+
+/// Finds the position of the content, if it is a known one.
+fn identify(
+    shared: &Shared,
+    hashes: &PageHashes,
+) -> Result<(Journal, Option<Position>), EngineError> {
+    let checksum = hashes.checksum();
+    let (journal, entries) = match Journal::open(&shared.path, shared.id)? {
+        Some(Found { journal, entries }) => (journal, entries),
+        // A new database, or a lost journal: then the whole log is needed.
+        None => {
+            let genesis = genesis::position();
+            (
+                Journal::create(&shared.path, shared.id, genesis)?,
+                vec![genesis],
+            )
+        }
+    };
+    // A database can return to an earlier content: it is at the later position then, too.
+    let position = entries
+        .into_iter()
+        .rev()
+        .find(|entry| entry.checksum == checksum);
+    if position.is_none() {
+        tracing::warn!(
+            database = %shared.id, %checksum, durable = %journal.durable(),
+            "content is at no known position"
+        );
+    }
+    Ok((journal, position))
 }

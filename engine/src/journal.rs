@@ -1,0 +1,204 @@
+//! The positions journal: which states the database files may hold.
+//!
+//! The file `positions` lists the position that was durable at the last complete checkpoint, then one
+//! position per injection since. A database is identified at open by hashing its pages and looking the
+//! checksum up here; so an entry is a candidate, never a claim, and may be written lazily:
+//!
+//! * appended **before** the injection that leads to it, with one write and no sync. After a crash of
+//!   the process the operating system still has it. After a power loss the tail may be missing, as may
+//!   frames of the WAL: then the content is looked up in vain, and the log is replayed from the first
+//!   entry on;
+//! * rewritten (temporary file, sync, rename, sync of the directory) **after** a complete checkpoint,
+//!   when the database file is synced, to hold only the position that is then durable. A crash between
+//!   the two leaves the old list, whose last entry is that same position: nothing is lost but the
+//!   knowledge that the log could be shortened.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | `TMPO` |
+//! | 4 | 2 | version, 1 |
+//! | 6 | 2 | zero |
+//! | 8 | 16 | database |
+//! | 24 + 24 n | 4 | epoch of entry n |
+//! | + 4 | 8 | seq |
+//! | + 12 | 8 | state checksum |
+//! | + 20 | 4 | CRC-32 of the 20 bytes before |
+//!
+//! Little-endian. A torn or damaged entry ends the list; what follows it is cut off.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tidemark_protocol::{DatabaseId, Epoch, Position, Seq, StateChecksum};
+
+use crate::error::EngineError;
+use crate::files::{self, POSITIONS, at};
+
+const MAGIC: [u8; 4] = *b"TMPO";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 24;
+
+/// The open journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    directory: PathBuf,
+    path: PathBuf,
+    id: DatabaseId,
+    file: File,
+    durable: Position,
+    last: Position,
+}
+
+/// A journal as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) journal: Journal,
+    /// All entries, oldest first; never empty.
+    pub(crate) entries: Vec<Position>,
+}
+
+impl Journal {
+    /// Starts a journal whose only entry is `durable`, in place of any other.
+    pub(crate) fn create(
+        directory: &Path,
+        id: DatabaseId,
+        durable: Position,
+    ) -> Result<Self, EngineError> {
+        files::replace(directory, POSITIONS, &encode(id, &durable))?;
+        let path = directory.join(POSITIONS);
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(at("open", &path))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            path,
+            id,
+            file,
+            durable,
+            last: durable,
+        })
+    }
+
+    /// Opens the journal and cuts off a damaged tail. `None`: there is none that can be read.
+    pub(crate) fn open(directory: &Path, id: DatabaseId) -> Result<Option<Found>, EngineError> {
+        let path = directory.join(POSITIONS);
+        let opened = OpenOptions::new().read(true).append(true).open(&path);
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(at("open", &path))?,
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(at("read", &path))?;
+        let entries = decode(id, &bytes);
+        let (Some(&durable), Some(&last)) = (entries.first(), entries.last()) else {
+            return Ok(None);
+        };
+        let valid = HEADER_BYTES + entries.len() * ENTRY_BYTES;
+        if valid < bytes.len() {
+            file.set_len(valid as u64)
+                .map_err(at("cut the damaged tail of", &path))?;
+        }
+        let directory = directory.to_owned();
+        Ok(Some(Found {
+            journal: Self {
+                directory,
+                path,
+                id,
+                file,
+                durable,
+                last,
+            },
+            entries,
+        }))
+    }
+
+    /// The position that is durable in the database file.
+    pub(crate) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Notes the position that the next injection leads to.
+    pub(crate) fn append(&mut self, position: &Position) -> Result<(), EngineError> {
+        if self.last == *position {
+            return Ok(());
+        }
+        self.file
+            .write_all(&encode_entry(position))
+            .map_err(at("append to", &self.path))?;
+        self.last = *position;
+        Ok(())
+    }
+
+    /// Notes that the database file holds `durable` and is synced: all older entries go.
+    pub(crate) fn rewrite(&mut self, durable: Position) -> Result<(), EngineError> {
+        if self.durable == durable && self.last == durable {
+            return Ok(());
+        }
+        *self = Self::create(&self.directory, self.id, durable)?;
+        Ok(())
+    }
+}
+
+fn encode(id: DatabaseId, durable: &Position) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + ENTRY_BYTES);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&id.to_bytes());
+    bytes.extend_from_slice(&encode_entry(durable));
+    bytes
+}
+
+fn encode_entry(position: &Position) -> [u8; ENTRY_BYTES] {
+    let Position {
+        epoch,
+        seq,
+        checksum,
+    } = position;
+    let mut entry = [0; ENTRY_BYTES];
+    entry[..4].copy_from_slice(&epoch.0.to_le_bytes());
+    entry[4..12].copy_from_slice(&seq.0.to_le_bytes());
+    entry[12..20].copy_from_slice(&checksum.0.to_le_bytes());
+    let crc = crc32fast::hash(&entry[..20]);
+    entry[20..].copy_from_slice(&crc.to_le_bytes());
+    entry
+}
+
+/// The valid entries; none if the header is not ours.
+fn decode(id: DatabaseId, bytes: &[u8]) -> Vec<Position> {
+    let header = encode(id, &crate::genesis::position());
+    let Some(entries) = bytes.strip_prefix(&header[..HEADER_BYTES]) else {
+        return Vec::new();
+    };
+    entries
+        .chunks_exact(ENTRY_BYTES)
+        .map_while(decode_entry)
+        .collect()
+}
+
+fn decode_entry(entry: &[u8]) -> Option<Position> {
+    let word = |from: usize| {
+        entry
+            .get(from..from + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_le_bytes)
+    };
+    let double = |from: usize| {
+        entry
+            .get(from..from + 8)?
+            .try_into()
+            .ok()
+            .map(u64::from_le_bytes)
+    };
+    let valid = crc32fast::hash(entry.get(..20)?) == word(20)?;
+    let position = Position {
+        epoch: Epoch(word(0)?),
+        seq: Seq(double(4)?),
+        checksum: StateChecksum(double(12)?),
+    };
+    valid.then_some(position)
+}

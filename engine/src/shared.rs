@@ -1,0 +1,141 @@
+//! What owner and readers of one database share: the acknowledged position, and which snapshot of the
+//! WAL is which position.
+//!
+//! A reader learns its position from the pair (WAL generation, last frame) of the snapshot it got. The
+//! owner records that pair with the position it stands for, after each injection. Between the moment a
+//! snapshot becomes visible and the moment it is recorded there is a gap; the owner holds `injecting`
+//! across both, and a reader that does not find its pair waits for that lock and looks again. If it is
+//! still not there the pair has dropped out at the old end of the list: the reader was asleep for longer
+//! than [`SNAPSHOTS_KEPT`] injections, and takes a new snapshot. So an answer's position is always exact.
+//!
+//! The pair stays valid after a full backfill (a reader of the database file keeps the last header) and
+//! changes inside the next injection when the WAL starts over, or in a truncating checkpoint, which the
+//! owner brackets like an injection.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidemark_protocol::{DatabaseId, Position};
+
+use crate::ffi::WalKey;
+use crate::options::Options;
+use crate::registry::OpenDirectory;
+
+/// Snapshots whose positions are remembered.
+const SNAPSHOTS_KEPT: usize = 64;
+
+/// What owner and readers of one database share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: DatabaseId,
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    /// Held by the owner while the WAL's newest snapshot may not be in the list.
+    injecting: Mutex<()>,
+    visible: Mutex<Visible>,
+    /// Keeps the directory marked as open until the last user of the files is gone.
+    _directory: OpenDirectory,
+}
+
+/// What is known of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Located {
+    pub(crate) position: Position,
+    pub(crate) pages: u32,
+}
+
+/// What readers can see.
+#[derive(Debug)]
+struct Visible {
+    /// The acknowledged position; `None` while unidentified.
+    position: Option<Position>,
+    /// Pages of the acknowledged state.
+    pages: u32,
+    /// Newest last.
+    snapshots: VecDeque<(WalKey, Located)>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        id: DatabaseId,
+        path: PathBuf,
+        options: Options,
+        directory: OpenDirectory,
+    ) -> Self {
+        Self {
+            id,
+            path,
+            options,
+            injecting: Mutex::new(()),
+            visible: Mutex::new(Visible {
+                position: None,
+                pages: 0,
+                snapshots: VecDeque::new(),
+            }),
+            _directory: directory,
+        }
+    }
+
+    /// The acknowledged position.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.visible().position
+    }
+
+    /// Pages of the acknowledged state.
+    pub(crate) fn pages(&self) -> u32 {
+        self.visible().pages
+    }
+
+    /// Announces that the WAL is about to change. Keep the guard until [`Shared::record`].
+    pub(crate) fn inject(&self) -> MutexGuard<'_, ()> {
+        // Nothing is guarded but the order of events, so a panic leaves nothing behind.
+        self.injecting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records which position the snapshot `key` is. `None`: an unidentified state.
+    pub(crate) fn record(&self, key: WalKey, position: Option<Position>, pages: u32) {
+        let mut visible = self.visible();
+        visible.position = position;
+        visible.pages = pages;
+        let Some(position) = position else {
+            visible.snapshots.clear();
+            return;
+        };
+        let located = Located { position, pages };
+        if visible.snapshots.back() == Some(&(key, located)) {
+            return;
+        }
+        if visible.snapshots.len() == SNAPSHOTS_KEPT {
+            visible.snapshots.pop_front();
+        }
+        visible.snapshots.push_back((key, located));
+    }
+
+    /// Which state a snapshot is; `None` if it is too old to be remembered.
+    pub(crate) fn locate(&self, key: WalKey) -> Option<Located> {
+        self.recorded(key).or_else(|| {
+            drop(self.inject());
+            self.recorded(key)
+        })
+    }
+
+    fn recorded(&self, key: WalKey) -> Option<Located> {
+        let visible = self.visible();
+        // From the newest: a reset WAL never repeats a generation, but a pair may be recorded twice
+        // when a checkpoint did not change it.
+        visible
+            .snapshots
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == key)
+            .map(|(_, at)| *at)
+    }
+
+    fn visible(&self) -> MutexGuard<'_, Visible> {
+        // Every critical section leaves the fields consistent, whatever panics.
+        self.visible.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

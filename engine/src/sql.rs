@@ -1,0 +1,605 @@
+//! Running a request's statements on one connection, for owner and readers alike.
+//!
+//! [`Sql`] is a connection with its prepared statements. [`Sql::run`] takes the statements of one
+//! request, compiles each with SQLite's own splitter, streams rows into the sink, and leaves the
+//! connection as it found it: values unbound, PRAGMA switches back, bounds lifted. Transactions are the
+//! caller's affair.
+//!
+//! Rules of a request (D1's): a text may hold several statements, but only its last may have
+//! parameters, and then exactly as many as values are given; a text without any statement is an error.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::time::Instant;
+
+use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
+use tidemark_protocol::{PAGE_SIZE, Statement, Value};
+
+use crate::blank::skip_blank;
+use crate::control::Control;
+use crate::error::{EngineError, SqlError};
+use crate::ffi::{Code, Connection, Prepared, Step, Stopped};
+
+/// Texts longer than this are compiled each time.
+const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// What puts back every switch that a PRAGMA of a client can turn.
+const SWITCHES_BACK: [&CStr; 7] = [
+    c"PRAGMA foreign_keys=1",
+    c"PRAGMA defer_foreign_keys=0",
+    c"PRAGMA case_sensitive_like=0",
+    c"PRAGMA ignore_check_constraints=0",
+    c"PRAGMA legacy_alter_table=0",
+    c"PRAGMA recursive_triggers=0",
+    c"PRAGMA reverse_unordered_selects=0",
+];
+
+/// Whether statements may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// A statement that would write stops the request.
+    Read,
+    /// All may.
+    Write,
+}
+
+/// Why a request stopped.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    NotReadOnly { statement: usize },
+    Sql(SqlError),
+    Answer(AnswerLimit),
+    Budget,
+    Deadline,
+    Storage(EngineError),
+}
+
+impl From<AnswerLimit> for RunError {
+    fn from(limit: AnswerLimit) -> Self {
+        Self::Answer(limit)
+    }
+}
+
+/// A connection with its prepared statements.
+#[derive(Debug)]
+pub(crate) struct Sql {
+    // Statements before the connection: they are dropped first.
+    cached: StatementCache,
+    begin_read: Option<Prepared>,
+    begin_write: Option<Prepared>,
+    commit: Option<Prepared>,
+    rollback: Option<Prepared>,
+    page_count: Option<Prepared>,
+    schema_version: Option<Prepared>,
+    /// A PRAGMA was compiled: switches may be turned.
+    switched: bool,
+    connection: Connection,
+}
+
+/// A request on its way through the connection.
+struct Run<'a> {
+    access: Access,
+    /// Statements begun so far, over all texts.
+    statement: usize,
+    /// Pages of the database before the first write, from one who knows without asking SQLite.
+    pages_known: &'a dyn Fn() -> u32,
+    /// Pages of the database since.
+    pages: Option<u32>,
+}
+
+impl Run<'_> {
+    fn pages(&self) -> u32 {
+        self.pages.unwrap_or_else(self.pages_known)
+    }
+}
+
+impl Sql {
+    pub(crate) fn new(connection: Connection, statements_cached: usize) -> Self {
+        Self {
+            cached: StatementCache::new(statements_cached),
+            begin_read: None,
+            begin_write: None,
+            commit: None,
+            rollback: None,
+            page_count: None,
+            schema_version: None,
+            switched: false,
+            connection,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Bounds the page cache.
+    pub(crate) fn set_cache(&mut self, cache_kib: u32) -> Result<(), EngineError> {
+        let pragma = CString::new(format!("PRAGMA cache_size=-{cache_kib}"))
+            .expect("a number has no zero byte");
+        self.connection
+            .run_internal(&pragma)
+            .map_err(|code| engine_error(&self.connection, code, "set the cache size"))
+    }
+
+    /// Makes SQLite itself refuse writes, below everything else that does.
+    pub(crate) fn set_read_only(&mut self) -> Result<(), EngineError> {
+        self.connection
+            .run_internal(c"PRAGMA query_only=1")
+            .map_err(|code| engine_error(&self.connection, code, "set a reader read-only"))
+    }
+
+    /// Opens a transaction that takes its snapshot with the first statement that reads.
+    pub(crate) fn begin_read(&mut self) -> Result<(), EngineError> {
+        let Self {
+            connection,
+            begin_read,
+            ..
+        } = self;
+        run_own(connection, begin_read, c"BEGIN", "begin a read transaction")
+    }
+
+    /// Opens a transaction that may write.
+    pub(crate) fn begin_write(&mut self) -> Result<(), EngineError> {
+        let Self {
+            connection,
+            begin_write,
+            ..
+        } = self;
+        run_own(
+            connection,
+            begin_write,
+            c"BEGIN IMMEDIATE",
+            "begin a write transaction",
+        )
+    }
+
+    /// Commits. A constraint that was deferred to the end is the statement's failure.
+    pub(crate) fn commit(&mut self, statement: usize) -> Result<(), RunError> {
+        let Self {
+            connection, commit, ..
+        } = self;
+        let result = with_own(connection, commit, c"COMMIT", Prepared::run_to_end);
+        result.map_err(|code| failure(&self.connection, code, None, statement, "commit"))
+    }
+
+    /// Rolls back whatever is open. An open transaction that cannot be rolled back is fatal.
+    pub(crate) fn roll_back(&mut self) -> Result<(), EngineError> {
+        if self.connection.is_autocommit() {
+            return Ok(()); // SQLite did so itself
+        }
+        let Self {
+            connection,
+            rollback,
+            ..
+        } = self;
+        run_own(connection, rollback, c"ROLLBACK", "roll back")
+    }
+
+    /// Pages of the database as this connection sees it, changes in hand included.
+    fn page_count(&mut self) -> Result<u32, EngineError> {
+        let Self {
+            connection,
+            page_count,
+            ..
+        } = self;
+        let pages = integer(connection, page_count, c"PRAGMA page_count", "count pages")?;
+        Ok(u32::try_from(pages).unwrap_or(u32::MAX))
+    }
+
+    fn schema_version(&mut self) -> Result<u64, EngineError> {
+        let Self {
+            connection,
+            schema_version,
+            ..
+        } = self;
+        integer(
+            connection,
+            schema_version,
+            c"PRAGMA schema_version",
+            "read the schema's version",
+        )
+    }
+
+    /// Whether the request is one statement that needs no transaction around it to see one state.
+    pub(crate) fn is_single(statements: &[Statement]) -> bool {
+        // A semicolon may be inside of a literal: then a transaction is opened for nothing.
+        matches!(statements, [one] if !one.sql.trim_end_matches([';', ' ', '\n']).contains(';'))
+    }
+
+    /// Runs the statements of one request. Returns how many there were. Call [`Sql::switch_back`] once
+    /// the transaction around it has ended.
+    pub(crate) fn run<S: ResultSink>(
+        &mut self,
+        statements: &[Statement],
+        access: Access,
+        control: &Control,
+        pages_known: &dyn Fn() -> u32,
+        sink: &mut S,
+    ) -> Result<usize, RunError> {
+        self.connection.bound(control.deadline, control.steps_max);
+        let mut run = Run {
+            access,
+            statement: 0,
+            pages_known,
+            pages: None,
+        };
+        let result = statements
+            .iter()
+            .try_for_each(|text| self.run_text(text, &mut run, sink))
+            .and_then(|()| match run.statement {
+                0 => Err(RunError::Sql(own_words("No SQL statements detected.", 0))),
+                count => Ok(count),
+            });
+        self.connection.unbound();
+        if result.is_err() {
+            sink.reset();
+        }
+        result
+    }
+
+    /// Puts back the switches that PRAGMAs of the request turned. Not before its transaction has ended:
+    /// `defer_foreign_keys` must hold until the commit.
+    pub(crate) fn switch_back(&mut self) -> Result<(), EngineError> {
+        if !self.switched {
+            return Ok(());
+        }
+        for switch in SWITCHES_BACK {
+            self.connection
+                .run_internal(switch)
+                .map_err(|code| engine_error(&self.connection, code, "turn a switch back"))?;
+        }
+        self.switched = false;
+        Ok(())
+    }
+
+    fn run_text<S: ResultSink>(
+        &mut self,
+        text: &Statement,
+        run: &mut Run<'_>,
+        sink: &mut S,
+    ) -> Result<(), RunError> {
+        if let Some(mut prepared) = self.cached.take(&text.sql) {
+            let result = self.run_one(&mut prepared, &text.params, run, sink);
+            self.cached.put(&text.sql, prepared);
+            return result;
+        }
+        let first = skip_blank(&text.sql);
+        if first.is_empty() {
+            return Ok(());
+        }
+        let Ok(terminated) = CString::new(first) else {
+            let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
+            return Err(RunError::Sql(own_words(message, run.statement)));
+        };
+        let is_whole = |rest: &str| skip_blank(rest).is_empty();
+        let mut start = text.sql.len() - first.len();
+        let mut rest = terminated.as_c_str();
+        loop {
+            let sql = &text.sql[start..];
+            let kept = sql.len() <= CACHED_TEXT_BYTES_MAX;
+            let (prepared, used) = self.compile(rest, kept, start, run.statement)?;
+            let tail = sql.get(used..).unwrap_or_default();
+            let is_last = is_whole(tail);
+            if let Some(mut prepared) = prepared {
+                if is_last {
+                    let result = self.run_one(&mut prepared, &text.params, run, sink);
+                    let is_only = skip_blank(&text.sql).len() == sql.len();
+                    // A PRAGMA may do its work when it is compiled, so it must be, each time.
+                    if is_only && kept && !prepared.marks().pragma {
+                        self.cached.put(&text.sql, prepared);
+                    }
+                    return result;
+                }
+                if prepared.parameter_count() > 0 {
+                    let message = "When executing multiple SQL statements in a single call, only \
+                                   the last statement can have parameters.";
+                    return Err(RunError::Sql(own_words(message, run.statement)));
+                }
+                self.run_one(&mut prepared, &[], run, sink)?;
+            }
+            if is_last || used == 0 {
+                return Ok(());
+            }
+            let next = skip_blank(tail);
+            let skipped = sql.len() - next.len();
+            start += skipped;
+            rest = CStr::from_bytes_with_nul(&rest.to_bytes_with_nul()[skipped..])
+                .expect("the end of a terminated text is terminated");
+        }
+    }
+
+    fn compile(
+        &mut self,
+        sql: &CStr,
+        kept: bool,
+        start: usize,
+        statement: usize,
+    ) -> Result<(Option<Prepared>, usize), RunError> {
+        let compiled = self.connection.prepare(sql, kept);
+        self.switched |= self.connection.marks().pragma;
+        compiled.map_err(|code| {
+            failure(
+                &self.connection,
+                code,
+                Some(start),
+                statement,
+                "compile a statement",
+            )
+        })
+    }
+
+    fn run_one<S: ResultSink>(
+        &mut self,
+        prepared: &mut Prepared,
+        params: &[Value],
+        run: &mut Run<'_>,
+        sink: &mut S,
+    ) -> Result<(), RunError> {
+        let statement = run.statement;
+        run.statement += 1;
+        let is_read_only = prepared.is_read_only();
+        if run.access == Access::Read && !is_read_only {
+            return Err(RunError::NotReadOnly { statement });
+        }
+        if prepared.parameter_count() != params.len() {
+            let message = "Wrong number of parameter bindings for SQL query.";
+            return Err(RunError::Sql(own_words(message, statement)));
+        }
+        let pages_before = run.pages();
+        let schema_before = match is_read_only || !prepared.marks().schema {
+            true => None,
+            false => Some(self.schema_version().map_err(RunError::Storage)?),
+        };
+        let changes_before = self.connection.total_changes();
+        let rowid_before = self.connection.last_insert_rowid();
+        let steps_before = self.connection.steps();
+
+        sink.begin_statement();
+        let started = Instant::now();
+        let stepped = self.step_all(prepared, params, statement, sink);
+        let duration = started.elapsed();
+        let (rows_read, rows_written) = (prepared.take_rows_read(), prepared.take_rows_written());
+        let steps = prepared.take_steps();
+        stepped?;
+        match self.connection.check_bounds(steps_before, steps) {
+            Some(Stopped::Budget) => return Err(RunError::Budget),
+            Some(Stopped::Deadline) => return Err(RunError::Deadline),
+            None => {}
+        }
+
+        let changes = self.connection.total_changes() - changes_before;
+        let last_row_id = self.connection.last_insert_rowid();
+        if !is_read_only {
+            run.pages = Some(self.page_count().map_err(RunError::Storage)?);
+        }
+        // Of a reader the page count is known only now: the snapshot came with the first step.
+        let pages_after = run.pages();
+        let schema_changed = match schema_before {
+            Some(before) => self.schema_version().map_err(RunError::Storage)? != before,
+            None => false,
+        };
+        let changed_db = !is_read_only
+            && (changes != 0
+                || rows_written != 0
+                || last_row_id != rowid_before
+                || pages_after != pages_before
+                || schema_changed);
+        sink.end_statement(&StatementStatistics {
+            duration,
+            changes,
+            last_row_id,
+            changed_db,
+            size_after: u64::from(pages_after) * PAGE_SIZE as u64,
+            rows_read,
+            rows_written,
+        });
+        Ok(())
+    }
+
+    fn step_all<S: ResultSink>(
+        &self,
+        prepared: &mut Prepared,
+        params: &[Value],
+        statement: usize,
+        sink: &mut S,
+    ) -> Result<(), RunError> {
+        let failed = |code| failure(&self.connection, code, None, statement, "run a statement");
+        let mut bound = prepared.bind(params).map_err(failed)?;
+        let mut columns = None;
+        loop {
+            let step = bound.step().map_err(failed)?;
+            // Known only now: the first step recompiles the statement after a change of the schema.
+            let count = *columns.get_or_insert_with(|| {
+                let count = bound.column_count();
+                if count > 0 {
+                    let names: Vec<&str> = (0..count)
+                        .map(|i| bound.column_name(i).unwrap_or("?"))
+                        .collect();
+                    sink.columns(&names);
+                }
+                count
+            });
+            if step == Step::Done {
+                return Ok(());
+            }
+            sink.begin_row();
+            for column in 0..count {
+                sink.cell(column, bound.column(column));
+            }
+            sink.end_row()?;
+        }
+    }
+}
+
+/// Runs a statement of our own, compiled once.
+fn run_own(
+    connection: &Connection,
+    kept: &mut Option<Prepared>,
+    sql: &CStr,
+    doing: &'static str,
+) -> Result<(), EngineError> {
+    with_own(connection, kept, sql, Prepared::run_to_end)
+        .map_err(|code| engine_error(connection, code, doing))
+}
+
+fn integer(
+    connection: &Connection,
+    kept: &mut Option<Prepared>,
+    sql: &CStr,
+    doing: &'static str,
+) -> Result<u64, EngineError> {
+    let read = |prepared: &mut Prepared| {
+        let step = prepared.step();
+        let value = prepared.integer(0);
+        prepared.reset();
+        step.map(|_| u64::try_from(value).unwrap_or(0))
+    };
+    with_own(connection, kept, sql, read).map_err(|code| engine_error(connection, code, doing))
+}
+
+fn with_own<R>(
+    connection: &Connection,
+    kept: &mut Option<Prepared>,
+    sql: &CStr,
+    work: impl FnOnce(&mut Prepared) -> Result<R, Code>,
+) -> Result<R, Code> {
+    connection.internally(|| {
+        let prepared = match kept {
+            Some(prepared) => prepared,
+            None => kept.insert(connection.prepare_internal(sql)?),
+        };
+        work(prepared)
+    })
+}
+
+/// A failure that is not SQLite's.
+fn own_words(message: &str, statement: usize) -> SqlError {
+    SqlError {
+        message: message.to_owned(),
+        code: "SQLITE_ERROR",
+        statement,
+    }
+}
+
+/// SQLite's last failure as an [`EngineError`].
+pub(crate) fn engine_error(
+    connection: &Connection,
+    code: Code,
+    doing: &'static str,
+) -> EngineError {
+    let message = with_codes(connection.message(), code);
+    EngineError::Sqlite {
+        doing,
+        message,
+        code: code.0,
+    }
+}
+
+/// SQLite's last failure, sorted by whose fault it is. `start`: where the compiled text begins.
+fn failure(
+    connection: &Connection,
+    code: Code,
+    start: Option<usize>,
+    statement: usize,
+    doing: &'static str,
+) -> RunError {
+    match (code.primary(), connection.stopped()) {
+        (Code::INTERRUPT, Some(Stopped::Budget)) => return RunError::Budget,
+        (Code::INTERRUPT, Some(Stopped::Deadline)) => return RunError::Deadline,
+        (Code::READONLY, _) => return RunError::NotReadOnly { statement },
+        _ if code.is_machine() => {
+            return RunError::Storage(engine_error(connection, code, doing));
+        }
+        _ => {}
+    }
+    let refusal = connection
+        .take_refusal()
+        .filter(|_| code.primary() == Code::AUTH);
+    let mut message = match refusal.and_then(|refusal| refusal.message()) {
+        Some(message) => message,
+        // Compiling with an open end, SQLite notices the limit token by token and says it otherwise.
+        None if code.primary() == Code::TOOBIG && start.is_some() => {
+            "statement too long".to_owned()
+        }
+        None => connection.message(),
+    };
+    if let (Some(start), Some(offset)) = (start, connection.error_offset()) {
+        message.push_str(&format!(" at offset {}", start + offset));
+    }
+    RunError::Sql(SqlError {
+        message: with_codes(message, code),
+        code: code.name(),
+        statement,
+    })
+}
+
+/// D1's form of a message.
+fn with_codes(mut message: String, code: Code) -> String {
+    let (primary, extended) = (code.primary_name(), code.name());
+    message.push_str(": ");
+    message.push_str(primary);
+    if extended != primary {
+        message.push_str(&format!(" (extended: {extended})"));
+    }
+    message
+}
+
+/// Prepared statements by text, least recently used first out.
+#[derive(Debug)]
+struct StatementCache {
+    statements: HashMap<Box<str>, Cached>,
+    capacity: usize,
+    clock: u64,
+}
+
+/// A cached statement; absent while it runs.
+#[derive(Debug)]
+struct Cached {
+    prepared: Option<Prepared>,
+    last_used: u64,
+}
+
+impl StatementCache {
+    fn new(capacity: usize) -> Self {
+        Self {
+            statements: HashMap::new(),
+            capacity,
+            clock: 0,
+        }
+    }
+
+    fn take(&mut self, sql: &str) -> Option<Prepared> {
+        self.statements.get_mut(sql)?.prepared.take()
+    }
+
+    fn put(&mut self, sql: &str, prepared: Prepared) {
+        self.clock += 1;
+        let last_used = self.clock;
+        if let Some(cached) = self.statements.get_mut(sql) {
+            *cached = Cached {
+                prepared: Some(prepared),
+                last_used,
+            };
+            return;
+        }
+        if self.capacity == 0 {
+            return;
+        }
+        if self.statements.len() >= self.capacity {
+            let oldest = self
+                .statements
+                .iter()
+                .min_by_key(|(_, cached)| cached.last_used);
+            if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
+                self.statements.remove(&oldest);
+            }
+        }
+        self.statements.insert(
+            sql.into(),
+            Cached {
+                prepared: Some(prepared),
+                last_used,
+            },
+        );
+    }
+}

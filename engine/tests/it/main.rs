@@ -1,0 +1,9 @@
+//! The engine through its public interface, on real files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation
+)]
+
+mod basics;
+mod support;
