@@ -49,11 +49,16 @@ impl Ask {
                 return Err(invalid(headers::VALUES, reason));
             }
         };
+        let request: Option<RequestId> = parsed(from, headers::REQUEST_ID)?;
+        if request.is_some_and(|request| request.to_bytes() == [0; 16]) {
+            // Records have it for "none": a retry under it would not be recognised.
+            return Err(invalid(headers::REQUEST_ID, "the nil UUID names nothing"));
+        }
         Ok(Self {
             expires: Instant::now() + deadline,
             read,
             on_miss: parsed(from, headers::ON_MISS)?.unwrap_or_default(),
-            request: parsed(from, headers::REQUEST_ID)?,
+            request,
             form,
             forwarded: from.contains_key(headers::FORWARDED_BY),
         })

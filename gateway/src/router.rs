@@ -50,7 +50,7 @@ async fn no_route<N: Node>(State(gateway): State<Arc<Gateway<N>>>) -> Response {
         code: NO_ROUTE,
         message: "No route for that URI".to_owned(),
     };
-    refuse(&gateway, StatusCode::NOT_FOUND, error)
+    refuse(&gateway, StatusCode::NOT_FOUND, &error)
 }
 
 async fn no_method<N: Node>(State(gateway): State<Arc<Gateway<N>>>, request: Request) -> Response {
@@ -59,14 +59,14 @@ async fn no_method<N: Node>(State(gateway): State<Arc<Gateway<N>>>, request: Req
         code: NO_METHOD,
         message,
     };
-    refuse(&gateway, StatusCode::METHOD_NOT_ALLOWED, error)
+    refuse(&gateway, StatusCode::METHOD_NOT_ALLOWED, &error)
 }
 
 /// Nothing is known of such a request, so it needs no token, and takes no place.
-fn refuse<N: Node>(gateway: &Gateway<N>, status: StatusCode, error: ErrorItem) -> Response {
+fn refuse<N: Node>(gateway: &Gateway<N>, status: StatusCode, error: &ErrorItem) -> Response {
     let counted = gateway.handles.metrics.begin(Route::Other);
     let failure = Failure::new(FailureKind::BadRequest, error.message.clone());
-    let response = gateway.signed(envelope::refusal(status, &error, &failure));
+    let response = gateway.signed(envelope::refusal(status, error, &failure));
     counted.answered(status.as_u16());
     response
 }

@@ -1,0 +1,13 @@
+//! The HTTP face over real sockets, before a node that does what the test says.
+
+#![allow(clippy::unwrap_used)]
+
+mod databases;
+mod double;
+mod envelopes;
+mod forwarding;
+mod limits;
+mod operations;
+mod queries;
+mod server;
+mod serving;
