@@ -11,6 +11,7 @@ use super::log_store::SEGMENT_BYTES_MIN;
 const LOG_CACHE_BYTES: u64 = 64 << 20;
 const LOG_CACHE_ENTRIES: u64 = 16 << 10;
 const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -31,15 +32,15 @@ pub(crate) struct ConsensusConfig {
     /// First voters of the cell with their addresses, this node among them. Used when the log is empty;
     /// later the log says who votes. None at all: wait to be added.
     pub(crate) voters: Vec<(NodeId, String)>,
-    /// How long a flush of the log collects what else comes before it writes. Default 0: what comes
-    /// during one fsync goes with the next, and an idle log does not wait.
-    pub(crate) flush_batch_wait: Duration,
     /// Payloads of closed segments kept in memory, in bytes. Default 64 MiB.
     pub(crate) log_cache_bytes: u64,
     /// Payloads of closed segments kept in memory, in number. Default 16,384.
     pub(crate) log_cache_entries: u64,
     /// Size of a log segment, the unit in which the log is purged. Default 64 MiB, at least 1 MiB.
     pub(crate) log_segment_bytes: u64,
+    /// Entries that stay in the log of a cell of several voters though they are durable without it, for a
+    /// voter that was away. Default 16,384.
+    pub(crate) log_entries_kept: u64,
     /// Proposals without an outcome, in bytes; more are refused. Default 32 MiB.
     pub(crate) in_flight_bytes_max: u64,
     /// Proposals without an outcome, in number; more are refused. Default 16,384.
@@ -59,10 +60,10 @@ impl ConsensusConfig {
             node,
             directory,
             voters: vec![(node, address)],
-            flush_batch_wait: Duration::ZERO,
             log_cache_bytes: LOG_CACHE_BYTES,
             log_cache_entries: LOG_CACHE_ENTRIES,
             log_segment_bytes: LOG_SEGMENT_BYTES,
+            log_entries_kept: LOG_ENTRIES_KEPT,
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             in_flight_count_max: IN_FLIGHT_COUNT_MAX,
             heartbeat: HEARTBEAT,
@@ -111,7 +112,7 @@ impl ConsensusConfig {
             api_channel_size: Some(API_QUEUE),
             // Batching comes from the disk, not from waiting.
             api_batch_linger_ms: 0,
-            // Both are ours to decide: see `Consensus::snapshot` and `Consensus::purge`.
+            // Both are ours to decide: see `Consensus::snapshot`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             // A lagging follower gets the log as long as there is one.

@@ -44,6 +44,7 @@ struct Inner {
     fence: Fence,
     budget: Budget,
     unflushed_bytes_max: u64,
+    log_entries_kept: u64,
     failure: Failure,
     leadership: watch::Receiver<Leadership>,
     /// One snapshot at a time.
@@ -151,6 +152,7 @@ impl Consensus {
                 fence,
                 budget: Budget::new(config.in_flight_bytes_max, config.in_flight_count_max),
                 unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
+                log_entries_kept: config.log_entries_kept,
                 failure,
                 leadership,
                 snapshot: Mutex::new(()),
@@ -244,27 +246,17 @@ impl Consensus {
         }
     }
 
-    /// Makes durable without the log everything applied so far, and more by chance. Returns up to where.
+    /// Makes durable without the log everything applied so far, then removes from the log what nobody needs.
+    /// Returns up to where it is durable. Disk space comes back by whole segments.
     ///
-    /// The log may then be purged, see [`Consensus::purge`].
+    /// What is kept: in a cell of one, nothing; in a larger one [`ConsensusConfig::log_entries_kept`], and
+    /// while leading everything that some voter does not have.
     pub(crate) async fn snapshot(&self, within: Duration) -> Result<Option<LogIndex>, WaitError> {
         let inner = &*self.inner;
         let take = async {
             let _one_at_a_time = inner.snapshot.lock().await;
-            let target = inner.metrics().last_applied.map(|log_id| log_id.index);
-            let reached =
-                |metrics: &RaftMetrics<Cell>| metrics.snapshot.map(|log_id| log_id.index) >= target;
-            if !reached(&inner.metrics()) {
-                let mut refused = inner.persist_refused.subscribe();
-                inner.raft.trigger().snapshot().await.map_err(stopped)?;
-                tokio::select! {
-                    taken = inner.wait_for(reached) => taken?,
-                    Ok(()) = refused.changed() => {
-                        let reason = refused.borrow().to_string();
-                        return Err(WaitError::Persist { reason });
-                    }
-                }
-            }
+            inner.persist().await?;
+            inner.purge().await?;
             Ok(inner
                 .metrics()
                 .snapshot
@@ -273,40 +265,6 @@ impl Consensus {
         timeout(within, take).await.unwrap_or_else(|_elapsed| {
             Err(WaitError::Deadline {
                 action: "making applied entries durable",
-                waited: within,
-            })
-        })
-    }
-
-    /// Removes entries up to `upto` from the log, at most those that are durable without it. Returns up to
-    /// where. Disk space comes back by whole segments.
-    pub(crate) async fn purge(
-        &self,
-        upto: LogIndex,
-        within: Duration,
-    ) -> Result<Option<LogIndex>, WaitError> {
-        let inner = &*self.inner;
-        let purge = async {
-            let target = inner
-                .metrics()
-                .snapshot
-                .map(|log_id| log_id.index.min(upto.0));
-            if target.is_some() {
-                inner
-                    .raft
-                    .trigger()
-                    .purge_log(upto.0)
-                    .await
-                    .map_err(stopped)?;
-                inner
-                    .wait_for(|m| m.purged.map(|log_id| log_id.index) >= target)
-                    .await?;
-            }
-            Ok(inner.metrics().purged.map(|log_id| LogIndex(log_id.index)))
-        };
-        timeout(within, purge).await.unwrap_or_else(|_elapsed| {
-            Err(WaitError::Deadline {
-                action: "purging the log",
                 waited: within,
             })
         })
@@ -404,6 +362,50 @@ impl Inner {
         Ok(())
     }
 
+    /// Raft's snapshot is the machine's persist, with the file that says so.
+    async fn persist(&self) -> Result<(), WaitError> {
+        let target = self.metrics().last_applied.map(|log_id| log_id.index);
+        let reached =
+            |metrics: &RaftMetrics<Cell>| metrics.snapshot.map(|log_id| log_id.index) >= target;
+        if reached(&self.metrics()) {
+            return Ok(());
+        }
+        let mut refused = self.persist_refused.subscribe();
+        self.raft.trigger().snapshot().await.map_err(stopped)?;
+        tokio::select! {
+            taken = self.wait_for(reached) => taken,
+            Ok(()) = refused.changed() => {
+                let reason = refused.borrow().to_string();
+                Err(WaitError::Persist { reason })
+            }
+        }
+    }
+
+    async fn purge(&self) -> Result<(), WaitError> {
+        let Some(upto) = self.purgeable(&self.metrics()) else {
+            return Ok(());
+        };
+        self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
+        self.wait_for(|m| m.purged.is_some_and(|log_id| log_id.index >= upto))
+            .await
+    }
+
+    /// Last entry that this node need not keep, for itself or for others.
+    fn purgeable(&self, metrics: &RaftMetrics<Cell>) -> Option<u64> {
+        let durable = metrics.snapshot?.index;
+        if metrics.membership_config.nodes().count() <= 1 {
+            return Some(durable);
+        }
+        let kept = durable.checked_sub(self.log_entries_kept)?;
+        let Some(replication) = &metrics.replication else {
+            return Some(kept); // not leading
+        };
+        let behind = replication
+            .values()
+            .map(|matched| matched.map(|log_id| log_id.index));
+        behind.fold(Some(kept), std::cmp::min)
+    }
+
     /// A copy: the original is locked against the core task.
     fn metrics(&self) -> RaftMetrics<Cell> {
         self.raft.metrics().borrow_watched().clone()
@@ -449,7 +451,6 @@ async fn open(
     let options = LogOptions {
         directory: config.log_directory(),
         node: config.node,
-        flush_batch_wait: config.flush_batch_wait,
         cache_bytes: config.log_cache_bytes,
         cache_entries: config.log_cache_entries,
         segment_bytes: config.log_segment_bytes,

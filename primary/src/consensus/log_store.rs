@@ -62,8 +62,6 @@ pub(super) struct LogOptions {
     pub(super) directory: PathBuf,
     /// Whose log it is.
     pub(super) node: NodeId,
-    /// How long a flush collects.
-    pub(super) flush_batch_wait: Duration,
     /// Payloads kept in memory, in bytes, besides those of the segment being written.
     pub(super) cache_bytes: u64,
     /// Payloads kept in memory, in number, besides those of the segment being written.
@@ -501,7 +499,13 @@ impl RaftLogStorage<Cell> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
-        self.write("truncate the log", |log, _| log.truncate(from).map(drop))
+        self.write("truncate the log", |log, _| {
+            let end = log.log_state().last().map_or(0, |last| last.index + 1);
+            if from < end {
+                log.truncate(from)?;
+            }
+            Ok(())
+        })
     }
 
     /// Removes whole segments, once the record that says so is durable.
