@@ -1,1 +1,29 @@
 //! The cell that holds the primary copy: consensus, commit pipeline, catalogue, shipping.
+//!
+//! [`Primary`] is a voter of a cell. Where to read on:
+//!
+//! - `pipeline`: how one write goes through, from request to answer, in six steps;
+//! - `machine`: where the committed log meets the databases, and the fence between;
+//! - `consensus`: openraft and the log on disk, behind types of our own;
+//! - `ship`: how replicas get what was committed;
+//! - `cell`: a voter's life from recovery to a graceful stop.
+
+mod cell;
+mod config;
+mod consensus;
+mod databases;
+mod files;
+mod machine;
+mod metrics;
+mod node;
+mod pipeline;
+mod routes;
+mod ship;
+
+pub use cell::{Environment, Primary, PrimaryError};
+pub use config::{
+    HEARTBEAT, INLINE_STEPS_MAX, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX,
+    WRITES_IN_FLIGHT_MAX,
+};
+pub use databases::DatabasesError;
+pub use routes::STREAM_PATH;

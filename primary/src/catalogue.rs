@@ -1,1 +1,0 @@
-//! The catalogue is read as in `tidemark_protocol::catalogue`.

@@ -1,0 +1,387 @@
+//! A voter's life: recover, take part, lead, stop.
+//!
+//! 1. Open every database that has files; each says by its checksum where it stands.
+//! 2. Start consensus: it repeats the log from where the files were last known to be durable.
+//! 3. When this node leads and the opening entry of its term is applied, wait until every writer has
+//!    dealt with what was applied before it; only then serve. A read before that could miss an
+//!    acknowledged write.
+//! 4. The first leader of a new cell writes the catalogue.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use prometheus_client::registry::Registry;
+use tidemark_engine::{Control, Threads};
+use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
+use tidemark_protocol::env::{Clock, Random};
+use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
+use tidemark_protocol::{
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, OnMiss, ReadContract, RequestId, Seq,
+    Statement, Term, Value,
+};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::PrimaryConfig;
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, NoTransport};
+use crate::databases::{Databases, DatabasesError};
+use crate::machine::CellMachine;
+use crate::metrics::Metrics;
+use crate::pipeline::{Line, PipelineContext};
+use crate::ship::Followers;
+use crate::ship::recent::Recent;
+use crate::ship::session::ShipContext;
+
+/// Time for one write to the catalogue.
+const CATALOGUE_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the growth of the log is looked at.
+const PERSIST_CHECK: Duration = Duration::from_secs(1);
+/// Time for the last checkpoint at a graceful stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a node takes from the world.
+#[derive(Clone)]
+pub struct Environment {
+    /// Threads that run SQL.
+    pub threads: Arc<dyn Threads>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Environment")
+    }
+}
+
+/// A primary cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrimaryError {
+    /// The databases.
+    #[error(transparent)]
+    Databases(#[from] DatabasesError),
+    /// The log or the group.
+    #[error("consensus")]
+    Consensus(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The catalogue could not be written or read.
+    #[error("the catalogue: {0}")]
+    Catalogue(String),
+}
+
+impl From<ConsensusError> for PrimaryError {
+    fn from(error: ConsensusError) -> Self {
+        Self::Consensus(Box::new(error))
+    }
+}
+
+/// A voter of a cell.
+#[derive(Debug)]
+pub struct Primary {
+    pub(crate) config: PrimaryConfig,
+    pub(crate) environment: Environment,
+    pub(crate) databases: Arc<Databases>,
+    pub(crate) followers: Arc<Followers>,
+    pub(crate) context: Arc<PipelineContext>,
+    pub(crate) consensus: Consensus,
+    pub(crate) catalogue: RwLock<Option<Arc<Catalogue>>>,
+    /// The term in which this node serves as leader.
+    pub(crate) serving: watch::Sender<Option<Term>>,
+    pub(crate) ship: Arc<ShipContext>,
+    stop: CancellationToken,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Primary {
+    /// Recovers from the node's files and takes part in the cell.
+    pub async fn start(
+        config: PrimaryConfig,
+        environment: Environment,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, PrimaryError> {
+        let metrics = Arc::new(Metrics::new(registry));
+        let recent = Arc::new(Recent::new(config.recent_bytes_max));
+        let followers = Arc::new(Followers::default());
+        let context = Arc::new(PipelineContext {
+            consensus: OnceLock::new(),
+            catalogue_changed: Notify::new(),
+            recent: Arc::clone(&recent),
+            environment: environment.clone(),
+            served_by: ServedBy {
+                region: config.region.to_string(),
+                primary: true,
+            },
+            answer: config.answer,
+            writes_in_flight_max: config.writes_in_flight_max,
+            metrics: Arc::clone(&metrics),
+        });
+        let databases = Arc::new(Databases::new(
+            config.directory.join("databases"),
+            config.engine.clone(),
+            Arc::clone(&context),
+        )?);
+        databases.open(DatabaseId::CATALOGUE).await?;
+        for database in databases.on_disk()? {
+            databases.open(database).await?;
+        }
+        let machine = CellMachine::new(
+            Arc::clone(&databases),
+            Arc::clone(&recent),
+            Arc::clone(&followers),
+        );
+        let group = ConsensusConfig::new(
+            config.directory.clone(),
+            config.node,
+            config.advertise.clone(),
+        );
+        let consensus = Consensus::start(group, Arc::new(NoTransport), machine).await?;
+        context
+            .consensus
+            .set(consensus.clone())
+            .expect("set once, here");
+        let stop = CancellationToken::new();
+        let serving = watch::Sender::new(None);
+        let ship = Arc::new(ShipContext {
+            node: config.node,
+            region: config.region.clone(),
+            databases: Arc::clone(&databases),
+            recent,
+            followers: Arc::clone(&followers),
+            serving: serving.subscribe(),
+            environment: environment.clone(),
+            heartbeat: config.heartbeat,
+            stop: stop.clone(),
+            metrics,
+        });
+        let primary = Arc::new(Self {
+            config,
+            environment,
+            databases,
+            followers,
+            context,
+            consensus,
+            catalogue: RwLock::default(),
+            serving,
+            ship,
+            stop,
+            tasks: std::sync::Mutex::default(),
+        });
+        let tasks = [
+            tokio::spawn(Arc::clone(&primary).follow_leadership()),
+            tokio::spawn(Arc::clone(&primary).follow_catalogue()),
+            tokio::spawn(Arc::clone(&primary).persist_as_the_log_grows()),
+        ];
+        primary
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(tasks);
+        Ok(primary)
+    }
+
+    /// Resolves when this node cannot go on and its process has to exit and recover from its files.
+    pub async fn failed(&self) -> PrimaryError {
+        self.consensus.failed().await.into()
+    }
+
+    /// Resolves when this node serves as leader.
+    pub async fn wait_until_serving(&self) {
+        // The sender lives in self.
+        let _ = self.serving.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Stops serving, makes everything durable, closes. What was accepted before is finished.
+    pub async fn stop(&self) {
+        self.serving.send_replace(None);
+        self.stop.cancel();
+        if let Err(error) = self.consensus.snapshot(STOP_DEADLINE).await {
+            tracing::warn!(%error, "no last checkpoint; the log makes up for it at the next start");
+        }
+        self.consensus.stop().await;
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+        }
+    }
+
+    /// The catalogue as of its newest committed state known here.
+    pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.catalogue
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The line of a database that the catalogue lists.
+    pub(crate) async fn line(&self, database: DatabaseId) -> Result<Arc<Line>, Failure> {
+        self.databases.open(database).await.map_err(|error| {
+            tracing::error!(%error, "cannot open a database");
+            Failure::new(tidemark_protocol::FailureKind::Internal, error.to_string())
+        })
+    }
+
+    /// Writes to the catalogue.
+    pub(crate) async fn write_catalogue(
+        &self,
+        statements: Vec<Statement>,
+        request: Option<RequestId>,
+    ) -> Result<crate::pipeline::Written, Failure> {
+        let line = self.line(DatabaseId::CATALOGUE).await?;
+        let request = Execute {
+            database: DatabaseId::CATALOGUE,
+            statements,
+            request,
+            read: ReadContract::Primary,
+            deadline: CATALOGUE_DEADLINE,
+            on_miss: OnMiss::Error,
+            shape: RowShape::Objects,
+            form: ValueForm::D1,
+        };
+        line.write(request, Seq::ZERO).await
+    }
+
+    /// Reads the catalogue anew, and drops the databases that it lists no more.
+    pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
+        let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
+        let line = self.databases.open(DatabaseId::CATALOGUE).await?;
+        let mut reader = CatalogueReader::default();
+        let control = Control::until(std::time::Instant::now() + CATALOGUE_DEADLINE);
+        line.database()
+            .read(&CatalogueReader::statements(), &control, &mut reader)
+            .map_err(|error| unreadable(&error))?;
+        let new = Arc::new(reader.finish().map_err(|error| unreadable(&error))?);
+        let old = {
+            let mut held = self
+                .catalogue
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            held.replace(Arc::clone(&new))
+        };
+        for entry in old.iter().flat_map(|old| old.entries()) {
+            if new.get(entry.uuid).is_none() {
+                self.drop_database(entry.uuid).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_database(&self, database: DatabaseId) {
+        tracing::info!(%database, "database deleted");
+        self.followers.dropped(database);
+        if let Err(error) = self.databases.remove(database).await {
+            tracing::error!(%database, %error, "files of a deleted database remain");
+        }
+    }
+
+    async fn follow_leadership(self: Arc<Self>) {
+        let mut leadership = self.consensus.leadership();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            let served = *self.serving.borrow();
+            if served.is_some_and(|term| !now.leading || now.term != term) {
+                self.serving.send_replace(None);
+                self.databases
+                    .all()
+                    .iter()
+                    .for_each(|line| line.step_down());
+            }
+            if now.leading && *self.serving.borrow() != Some(now.term) {
+                match self.begin_to_serve(now.term).await {
+                    Ok(()) => tracing::info!(term = %now.term, "serving as primary"),
+                    Err(error) => {
+                        tracing::error!(%error, "leads, but cannot serve");
+                        tokio::time::sleep(PERSIST_CHECK).await;
+                        continue;
+                    }
+                }
+            }
+            if leadership.changed().await.is_err() {
+                self.serving.send_replace(None);
+                return;
+            }
+        }
+    }
+
+    async fn begin_to_serve(&self, term: Term) -> Result<(), PrimaryError> {
+        let lines = self.databases.all();
+        join_all(lines.iter().map(|line| line.drained())).await;
+        let catalogue = self.databases.open(DatabaseId::CATALOGUE).await?;
+        if catalogue
+            .database()
+            .position()
+            .is_some_and(|position| position.seq == Seq::ZERO)
+        {
+            self.write_first_catalogue().await?;
+        }
+        self.refresh_catalogue().await?;
+        self.remove_leftovers().await?;
+        self.serving.send_replace(Some(term));
+        Ok(())
+    }
+
+    async fn write_first_catalogue(&self) -> Result<(), PrimaryError> {
+        let key = self.environment.random.bytes16().to_vec();
+        let insert = "INSERT INTO settings(key, value) VALUES (?, ?), (?, ?)";
+        let settings = vec![
+            Value::Text(BOOKMARK_KEY.to_owned()),
+            Value::Blob(key),
+            Value::Text(PRIMARY_REGION.to_owned()),
+            Value::Text(self.config.region.to_string()),
+        ];
+        let statements = vec![
+            Statement {
+                sql: SCHEMA.to_owned(),
+                params: vec![],
+            },
+            Statement {
+                sql: insert.to_owned(),
+                params: settings,
+            },
+        ];
+        let written = self.write_catalogue(statements, None).await;
+        written
+            .map_err(|failure| PrimaryError::Catalogue(failure.to_string()))
+            .map(drop)
+    }
+
+    /// Files of databases whose deletion was committed while this node was down.
+    async fn remove_leftovers(&self) -> Result<(), PrimaryError> {
+        let Some(catalogue) = self.catalogue() else {
+            return Ok(());
+        };
+        for database in self.databases.on_disk()? {
+            if database != DatabaseId::CATALOGUE && catalogue.get(database).is_none() {
+                self.drop_database(database).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow_catalogue(self: Arc<Self>) {
+        loop {
+            self.context.catalogue_changed.notified().await;
+            let serves = self.serving.borrow().is_some();
+            if serves && let Err(error) = self.refresh_catalogue().await {
+                tracing::error!(%error, "cannot read the catalogue");
+            }
+        }
+    }
+
+    async fn persist_as_the_log_grows(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(PERSIST_CHECK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.consensus.log_bytes() < self.config.persist_every_bytes {
+                continue;
+            }
+            if let Err(error) = self.consensus.snapshot(STOP_DEADLINE).await {
+                tracing::warn!(%error, "the log could not be purged");
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a primary is told at its start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidemark_engine::Options;
+use tidemark_protocol::render::AnswerBounds;
+use tidemark_protocol::{NodeId, Region};
+
+/// Bytes of recent transactions kept in memory for replicas that are a little behind.
+pub const RECENT_BYTES_MAX: usize = 64 << 20;
+/// Log growth after which the databases are checkpointed and the log is purged, in bytes.
+pub const PERSIST_EVERY_BYTES: u64 = 256 << 20;
+/// Time between heartbeats to replicas.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Writes of one database that may be in flight at once; more wait, within their deadlines.
+pub const WRITES_IN_FLIGHT_MAX: usize = 1024;
+/// VM steps a read may take on the thread that received it, before it is moved to a SQL thread.
+pub const INLINE_STEPS_MAX: u64 = 2_000;
+
+/// What a primary is told at its start.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// Root of the node's files.
+    pub directory: PathBuf,
+    /// This node.
+    pub node: NodeId,
+    /// Region of the cell.
+    pub region: Region,
+    /// Base URL under which other nodes reach this one.
+    pub advertise: String,
+    /// What replicas and voters must know to connect.
+    pub cluster_secret: String,
+    /// How databases are opened.
+    pub engine: Options,
+    /// Bounds of one answer.
+    pub answer: AnswerBounds,
+    /// See [`RECENT_BYTES_MAX`].
+    pub recent_bytes_max: usize,
+    /// See [`PERSIST_EVERY_BYTES`].
+    pub persist_every_bytes: u64,
+    /// See [`HEARTBEAT`].
+    pub heartbeat: Duration,
+    /// See [`WRITES_IN_FLIGHT_MAX`].
+    pub writes_in_flight_max: usize,
+    /// See [`INLINE_STEPS_MAX`].
+    pub inline_steps_max: u64,
+}
+
+impl PrimaryConfig {
+    /// Defaults for a node in `directory`.
+    pub fn new(directory: PathBuf, node: NodeId, region: Region, advertise: String) -> Self {
+        Self {
+            directory,
+            node,
+            region,
+            advertise,
+            cluster_secret: String::new(),
+            engine: Options::default(),
+            answer: AnswerBounds::default(),
+            recent_bytes_max: RECENT_BYTES_MAX,
+            persist_every_bytes: PERSIST_EVERY_BYTES,
+            heartbeat: HEARTBEAT,
+            writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+            inline_steps_max: INLINE_STEPS_MAX,
+        }
+    }
+}

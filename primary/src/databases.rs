@@ -1,0 +1,173 @@
+//! The open databases of a node: one [`Line`] each, opened on demand, dropped with their files.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidemark_engine::{Database, OpenError, Options};
+use tidemark_protocol::DatabaseId;
+use tokio::sync::{Mutex, oneshot};
+
+use crate::pipeline::{Line, PipelineContext};
+
+/// A database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabasesError {
+    /// The engine refused.
+    #[error("cannot open database {database}")]
+    Open {
+        /// Which.
+        database: DatabaseId,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// A file operation failed.
+    #[error("cannot {doing} {path}", path = path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The thread that did it is gone.
+    #[error("the node is shutting down")]
+    Stopped,
+}
+
+/// The open databases of a node.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    root: PathBuf,
+    options: Options,
+    context: Arc<PipelineContext>,
+    lines: RwLock<HashMap<DatabaseId, Arc<Line>>>,
+    /// Held while one is being opened or dropped: nobody opens the same files twice.
+    changing: Mutex<()>,
+}
+
+impl Databases {
+    /// Those below `root`, which is made if need be.
+    pub(crate) fn new(
+        root: PathBuf,
+        options: Options,
+        context: Arc<PipelineContext>,
+    ) -> Result<Self, DatabasesError> {
+        std::fs::create_dir_all(&root).map_err(io("create", &root))?;
+        Ok(Self {
+            root,
+            options,
+            context,
+            lines: RwLock::default(),
+            changing: Mutex::default(),
+        })
+    }
+
+    /// The databases that have files here.
+    pub(crate) fn on_disk(&self) -> Result<Vec<DatabaseId>, DatabasesError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(io("list", &self.root))? {
+            let entry = entry.map_err(io("list", &self.root))?;
+            if let Some(Ok(id)) = entry.file_name().to_str().map(str::parse) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// An open one.
+    pub(crate) fn get(&self, database: DatabaseId) -> Option<Arc<Line>> {
+        self.lines
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&database)
+            .cloned()
+    }
+
+    /// All open ones.
+    pub(crate) fn all(&self) -> Vec<Arc<Line>> {
+        self.lines
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Opens one, or makes it if it has no files yet.
+    pub(crate) async fn open(&self, database: DatabaseId) -> Result<Arc<Line>, DatabasesError> {
+        if let Some(line) = self.get(database) {
+            return Ok(line);
+        }
+        let _changing = self.changing.lock().await;
+        if let Some(line) = self.get(database) {
+            return Ok(line);
+        }
+        let directory = self.directory(database);
+        let options = self.options.clone();
+        let context = Arc::clone(&self.context);
+        let (done, opened) = oneshot::channel();
+        // Opening reads and hashes every page: not on a thread that answers requests.
+        self.context.environment.threads.run(Box::new(move || {
+            let result = open(&directory, database, &options, context);
+            // A caller that is gone wants no database.
+            let _ = done.send(result);
+        }));
+        let line = opened.await.map_err(|_| DatabasesError::Stopped)??;
+        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+        lines.insert(database, Arc::clone(&line));
+        Ok(line)
+    }
+
+    /// Removes a deleted database and its files. Reads and writes in progress end on the open files.
+    pub(crate) async fn remove(&self, database: DatabaseId) -> Result<(), DatabasesError> {
+        let _changing = self.changing.lock().await;
+        self.lines
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&database);
+        self.context.recent.forget(database);
+        let directory = self.directory(database);
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io("remove", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(&self, database: DatabaseId) -> PathBuf {
+        self.root.join(database.to_string())
+    }
+}
+
+fn open(
+    directory: &Path,
+    database: DatabaseId,
+    options: &Options,
+    context: Arc<PipelineContext>,
+) -> Result<Arc<Line>, DatabasesError> {
+    let opened = Database::open(directory, database, options)
+        .map_err(|source| DatabasesError::Open { database, source })?;
+    match opened.database.position() {
+        Some(position) => tracing::debug!(%database, %position, "database opened"),
+        None => tracing::warn!(
+            %database,
+            durable = %opened.owner.durable(),
+            "database opened with content at no known position; the log must bring it to one"
+        ),
+    }
+    Line::new(opened, directory.to_owned(), context).map_err(io("read", directory))
+}
+
+fn io<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> DatabasesError + 'a {
+    move |source| DatabasesError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}

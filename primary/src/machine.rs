@@ -1,0 +1,130 @@
+//! What the committed log drives: every committed transaction finds its database here, in log order.
+//!
+//! This is where the fence is: a transaction whose base is not the committed position of its database
+//! changes nothing, on every node alike. Whatever a deposed leader had speculated, whatever gap a
+//! refused proposal left, ends here.
+//!
+//! The chain of a database starts, after a restart, at the position its files are known to be at, or,
+//! while that is unknown, at the last position known to be durable; what the log repeats from before
+//! is handed on all the same, for its writer remembers the requests in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tidemark_protocol::{DatabaseId, Position, Transaction};
+
+use crate::consensus::{Command, Committed, Machine, MachineError, Persisting};
+use crate::databases::Databases;
+use crate::ship::Followers;
+use crate::ship::recent::Recent;
+
+/// The databases of a cell, as consensus sees them.
+#[derive(Debug)]
+pub(crate) struct CellMachine {
+    databases: Arc<Databases>,
+    recent: Arc<Recent>,
+    followers: Arc<Followers>,
+    /// Position after the last transaction handed on, per database.
+    committed: HashMap<DatabaseId, Position>,
+}
+
+/// A database could not be brought to disk as far as the log has gone.
+#[derive(Debug, thiserror::Error)]
+#[error("database {database} is durable at {durable}, expected {committed}: readers hold its log")]
+struct NotDurable {
+    database: DatabaseId,
+    durable: Position,
+    committed: Position,
+}
+
+impl CellMachine {
+    pub(crate) fn new(
+        databases: Arc<Databases>,
+        recent: Arc<Recent>,
+        followers: Arc<Followers>,
+    ) -> Self {
+        Self {
+            databases,
+            recent,
+            followers,
+            committed: HashMap::new(),
+        }
+    }
+
+    async fn apply_transaction(&mut self, transaction: Transaction) -> Result<(), MachineError> {
+        let header = *transaction.header();
+        let line = self
+            .databases
+            .open(header.database)
+            .await
+            .map_err(|error| MachineError::new("open a database", error))?;
+        let committed = *self
+            .committed
+            .entry(header.database)
+            .or_insert_with(|| line.database().position().unwrap_or_else(|| line.durable()));
+        if committed.reached(&header.next) {
+            line.committed(transaction);
+            return Ok(());
+        }
+        if committed != header.base {
+            tracing::warn!(
+                database = %header.database, base = %header.base, %committed,
+                "a transaction does not start at the committed position and changes nothing"
+            );
+            line.refused(header.next, "its database moved on without it");
+            return Ok(());
+        }
+        self.committed.insert(header.database, header.next);
+        self.recent.push(transaction.clone());
+        self.followers.committed(header.database);
+        line.committed(transaction);
+        Ok(())
+    }
+}
+
+impl Machine for CellMachine {
+    async fn apply(&mut self, entries: Vec<Committed>) -> Result<(), MachineError> {
+        for entry in entries {
+            match entry.command {
+                Command::Transaction(transaction) => self.apply_transaction(transaction).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self) -> Persisting {
+        let committed = self.committed.clone();
+        // Each line is asked now, behind all it was handed so far; the answers come later.
+        let asked: Vec<_> = self
+            .databases
+            .all()
+            .into_iter()
+            .map(|line| (line.id(), line.persist()))
+            .collect();
+        Box::pin(async move {
+            let answers = asked.into_iter().map(async |(database, durable)| {
+                let failed = |error| MachineError::new("persist a database", error);
+                let durable = durable.await.map_err(failed)?;
+                match committed.get(&database) {
+                    Some(&committed) if !durable.reached(&committed) => Err(MachineError::new(
+                        "persist a database",
+                        NotDurable {
+                            database,
+                            durable,
+                            committed,
+                        },
+                    )),
+                    _ => Ok(()),
+                }
+            });
+            join_all(answers)
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+            // One day: the positions, for a voter that joins. Every database is whole on its own.
+            Ok(Bytes::new())
+        })
+    }
+}

@@ -1,0 +1,390 @@
+//! What the HTTP face asks of a primary.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidemark_engine::{Control, Database, ReadError};
+use tidemark_protocol::node::{
+    Answer, CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, ListDatabases, NodeStatus,
+    Role, Verification,
+};
+use tidemark_protocol::render::Renderer;
+use tidemark_protocol::{
+    Bookmark, Catalogue, CatalogueEntry, DatabaseId, Execute, Executed, Failure, FailureKind, Node,
+    Position, ReadContract, Seq, Statement, Value,
+};
+use tokio::sync::oneshot;
+
+use crate::cell::Primary;
+use crate::pipeline::{Line, not_leading, shut_down};
+
+/// What a read on this node came to.
+enum Read {
+    Done(bytes::Bytes, Position),
+    Writes,
+}
+
+impl Node for Primary {
+    async fn execute(&self, request: Execute) -> Result<Executed, Failure> {
+        if self.serving.borrow().is_none() {
+            return self.elsewhere();
+        }
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        if catalogue.get(request.database).is_none() {
+            return Err(no_database(&request.database.to_string()));
+        }
+        let line = self.line(request.database).await?;
+        let seen = check_bookmark(&catalogue, &line, &request)?;
+        let answer = self.run(&line, request, seen).await?;
+        let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), answer.position);
+        Ok(Executed::Answer(Answer {
+            results: answer.results,
+            bookmark,
+            repeated: answer.repeated,
+        }))
+    }
+
+    async fn database(&self, name_or_id: &str) -> Result<Option<DatabaseInfo>, Failure> {
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        let Some(id) = catalogue.resolve(name_or_id) else {
+            return Ok(None);
+        };
+        match catalogue.get(id) {
+            Some(entry) => self.info(&catalogue, entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn resolve(&self, name_or_id: &str) -> Option<DatabaseId> {
+        self.catalogue()?.resolve(name_or_id)
+    }
+
+    async fn databases(&self, list: ListDatabases) -> Result<DatabaseList, Failure> {
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        let wanted = |entry: &&CatalogueEntry| {
+            list.name
+                .as_ref()
+                .is_none_or(|part| entry.name.contains(part.as_str()))
+        };
+        let total = catalogue.entries().filter(wanted).count() as u64;
+        let skip = usize::try_from(list.offset).unwrap_or(usize::MAX);
+        let take = usize::try_from(list.limit).unwrap_or(usize::MAX);
+        let mut databases = Vec::new();
+        for entry in catalogue.entries().filter(wanted).skip(skip).take(take) {
+            databases.push(self.info(&catalogue, entry).await?);
+        }
+        Ok(DatabaseList { databases, total })
+    }
+
+    async fn create(&self, create: CreateDatabase) -> Result<DatabaseInfo, Failure> {
+        if self.serving.borrow().is_none() {
+            return Err(not_leading());
+        }
+        let random = uuid::Builder::from_random_bytes(self.environment.random.bytes16());
+        let uuid = DatabaseId::new(random.into_uuid());
+        let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
+        let insert = Statement {
+            sql: "INSERT INTO databases(uuid, name, created_at, primary_location_hint, \
+                  jurisdiction, replicated) VALUES (?, ?, ?, ?, ?, ?)"
+                .to_owned(),
+            params: vec![
+                Value::Text(uuid.to_string()),
+                Value::Text(create.name.clone()),
+                Value::Text(timestamp(self.environment.clock.unix_ms())),
+                text(create.primary_location_hint),
+                text(create.jurisdiction),
+                Value::Integer(i64::from(create.replicated)),
+            ],
+        };
+        self.write_catalogue(vec![insert], create.request)
+            .await
+            .map_err(|failure| {
+                if failure
+                    .message
+                    .starts_with("UNIQUE constraint failed: databases.name")
+                {
+                    Failure::new(
+                        FailureKind::DatabaseExists,
+                        format!("Database with name '{}' already exists", create.name),
+                    )
+                } else {
+                    failure
+                }
+            })?;
+        self.refresh_catalogue().await.map_err(|error| {
+            // Committed all the same: a retry under the same request id finds it.
+            Failure::new(FailureKind::Unknown, error.to_string())
+        })?;
+        let created = self.database(&create.name).await?;
+        created.ok_or_else(|| no_database(&create.name))
+    }
+
+    async fn delete(&self, database: DatabaseId) -> Result<(), Failure> {
+        if self.serving.borrow().is_none() {
+            return Err(not_leading());
+        }
+        let listed = self
+            .catalogue()
+            .is_some_and(|catalogue| catalogue.get(database).is_some());
+        if !listed {
+            return Err(no_database(&database.to_string()));
+        }
+        let delete = Statement {
+            sql: "DELETE FROM databases WHERE uuid = ?".to_owned(),
+            params: vec![Value::Text(database.to_string())],
+        };
+        self.write_catalogue(vec![delete], None).await?;
+        self.refresh_catalogue()
+            .await
+            .map_err(|error| Failure::new(FailureKind::Unknown, error.to_string()))
+    }
+
+    async fn verify(&self, database: DatabaseId) -> Result<Verification, Failure> {
+        let known = database == DatabaseId::CATALOGUE
+            || self
+                .catalogue()
+                .is_some_and(|catalogue| catalogue.get(database).is_some());
+        if !known {
+            return Err(no_database(&database.to_string()));
+        }
+        let line = self.line(database).await?;
+        let source = Arc::clone(line.database());
+        self.on_sql_thread(move || verify(&source)).await?
+    }
+
+    async fn status(&self) -> NodeStatus {
+        let leadership = self.consensus.leadership().borrow().clone();
+        let catalogue = self.catalogue();
+        let databases = self.databases.all().into_iter().map(|line| {
+            let entry = catalogue
+                .as_ref()
+                .and_then(|catalogue| catalogue.get(line.id()));
+            let position = line.database().position();
+            DatabaseStatus {
+                uuid: line.id(),
+                name: entry.map_or_else(String::new, |entry| entry.name.clone()),
+                position: position.unwrap_or_else(|| line.durable()),
+                damaged: position
+                    .is_none()
+                    .then(|| "its content is at no known position".to_owned()),
+            }
+        });
+        NodeStatus {
+            node: self.config.node,
+            role: Role::Primary,
+            region: self.config.region.clone(),
+            leading: self.serving.borrow().is_some(),
+            term: leadership.term,
+            primary_url: leadership.leader.map(|leader| leader.address),
+            databases: databases.collect(),
+            replicas: self.followers.status(),
+        }
+    }
+
+    fn upstream(&self) -> Option<String> {
+        if self.serving.borrow().is_some() {
+            return None;
+        }
+        let leader = self.consensus.leadership().borrow().leader.clone()?;
+        (leader.node != self.config.node).then_some(leader.address)
+    }
+
+    fn ready(&self) -> Result<(), Failure> {
+        if self.serving.borrow().is_some() {
+            Ok(())
+        } else {
+            Err(not_leading())
+        }
+    }
+}
+
+impl Primary {
+    /// What to do with a request that needs a leader, which this node is not.
+    fn elsewhere(&self) -> Result<Executed, Failure> {
+        if self.upstream().is_some() {
+            Ok(Executed::Forward)
+        } else {
+            Err(not_leading())
+        }
+    }
+
+    /// Reads where the readers are; writes where the writer is. SQLite says which it is.
+    async fn run(
+        &self,
+        line: &Arc<Line>,
+        request: Execute,
+        seen: Seq,
+    ) -> Result<crate::pipeline::Written, Failure> {
+        if !line.known_to_write(&request.statements) {
+            match self.read(line, &request).await? {
+                Read::Done(results, position) => {
+                    return Ok(crate::pipeline::Written {
+                        results,
+                        position,
+                        repeated: false,
+                    });
+                }
+                Read::Writes => line.note_write(&request.statements),
+            }
+        }
+        line.write(request, seen).await
+    }
+
+    /// Short reads run where they are; one that turns long starts over on a SQL thread.
+    async fn read(&self, line: &Arc<Line>, request: &Execute) -> Result<Read, Failure> {
+        let deadline = Instant::now() + request.deadline;
+        let inline = Control {
+            deadline,
+            steps_max: Some(self.config.inline_steps_max),
+        };
+        match self.read_now(line.database(), request, inline) {
+            Err(ReadError::Budget { .. }) => {
+                let (source, request) = (Arc::clone(line.database()), request.clone());
+                let (answer, served_by) = (self.context.answer, self.context.served_by.clone());
+                let read = move || {
+                    let mut sink = Renderer::new(request.shape, request.form, answer, &served_by);
+                    let control = Control::until(deadline);
+                    let read = source.read(&request.statements, &control, &mut sink);
+                    (
+                        read.map(|position| Read::Done(sink.finish(), position)),
+                        request.deadline,
+                    )
+                };
+                let (read, limit) = self.on_sql_thread(read).await?;
+                read_outcome(read, limit)
+            }
+            read => read_outcome(read, request.deadline),
+        }
+    }
+
+    fn read_now(
+        &self,
+        database: &Database,
+        request: &Execute,
+        control: Control,
+    ) -> Result<Read, ReadError> {
+        let context = &self.context;
+        let mut sink = Renderer::new(
+            request.shape,
+            request.form,
+            context.answer,
+            &context.served_by,
+        );
+        let position = database.read(&request.statements, &control, &mut sink)?;
+        Ok(Read::Done(sink.finish(), position))
+    }
+
+    async fn on_sql_thread<A: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<A, Failure> {
+        let (done, answer) = oneshot::channel();
+        self.environment.threads.run(Box::new(move || {
+            // A caller that is gone wants no answer.
+            let _ = done.send(job());
+        }));
+        answer.await.map_err(|_| shut_down())
+    }
+
+    async fn info(
+        &self,
+        catalogue: &Catalogue,
+        entry: &CatalogueEntry,
+    ) -> Result<DatabaseInfo, Failure> {
+        let line = self.line(entry.uuid).await?;
+        let tables = line.database().table_count();
+        Ok(DatabaseInfo {
+            uuid: entry.uuid,
+            name: entry.name.clone(),
+            created_at: entry.created_at.clone(),
+            primary_location_hint: entry.primary_location_hint.clone(),
+            jurisdiction: entry.jurisdiction.clone(),
+            replicated: entry.replicated,
+            file_size: line.database().file_size(),
+            num_tables: tables.map_err(|error| read_failure(error, Duration::ZERO))?,
+            primary_region: catalogue.primary_region().clone(),
+        })
+    }
+}
+
+/// What a bookmark asks of the primary: nothing, for it has everything; but it must be one of this
+/// history. Gives the sequence number it names, which the next write must exceed (Lamport's rule).
+fn check_bookmark(catalogue: &Catalogue, line: &Line, request: &Execute) -> Result<Seq, Failure> {
+    let ReadContract::Bookmark(bookmark) = request.read else {
+        return Ok(Seq::ZERO);
+    };
+    let wanted = bookmark
+        .verify(catalogue.bookmark_key(), request.database)
+        .map_err(|error| Failure::new(FailureKind::BadBookmark, error.to_string()))?;
+    let Some(current) = line.database().position() else {
+        return Ok(wanted.seq);
+    };
+    let same_age = current.age(&wanted).is_eq();
+    if !current.reached(&wanted) || (same_age && current != wanted) {
+        return Err(Failure::new(
+            FailureKind::LostBookmark,
+            format!(
+                "bookmark names position {wanted}, which the history of this database does not \
+                 contain: it is at {current}; begin a new session"
+            ),
+        ));
+    }
+    Ok(wanted.seq)
+}
+
+fn verify(database: &Database) -> Result<Verification, Failure> {
+    let internal = |error: tidemark_engine::EngineError| {
+        Failure::new(FailureKind::Internal, error.to_string())
+    };
+    let mut snapshot = database.snapshot().map_err(internal)?;
+    let computed = snapshot.checksum().map_err(internal)?;
+    let position = snapshot.position();
+    Ok(Verification {
+        position,
+        computed,
+        pages: u64::from(snapshot.page_count()),
+        intact: computed == position.checksum,
+    })
+}
+
+fn read_outcome(read: Result<Read, ReadError>, deadline: Duration) -> Result<Read, Failure> {
+    match read {
+        Ok(read) => Ok(read),
+        Err(ReadError::NotReadOnly { .. }) => Ok(Read::Writes),
+        Err(error) => Err(read_failure(error, deadline)),
+    }
+}
+
+fn read_failure(error: ReadError, limit: Duration) -> Failure {
+    match error {
+        ReadError::Sql(error) => Failure::new(FailureKind::Sql, error.to_string()),
+        ReadError::Answer(limit) => Failure::new(FailureKind::TooLarge, limit.to_string()),
+        ReadError::Deadline => deadline(limit),
+        error @ ReadError::Busy { .. } => Failure::new(FailureKind::Overloaded, error.to_string())
+            .retry_after(Duration::from_millis(100)),
+        error @ ReadError::Damaged { .. } => Failure::new(FailureKind::Damaged, error.to_string()),
+        error => Failure::new(FailureKind::Internal, error.to_string()),
+    }
+}
+
+/// A request ran out of time before anything came of it.
+pub(crate) fn deadline(limit: Duration) -> Failure {
+    Failure::new(
+        FailureKind::Deadline,
+        format!("the statements did not end within the deadline of {limit:?}; nothing happened"),
+    )
+}
+
+fn no_database(name: &str) -> Failure {
+    Failure::new(
+        FailureKind::NoDatabase,
+        format!("The database {name} could not be found"),
+    )
+}
+
+/// ISO 8601 in UTC with milliseconds.
+fn timestamp(unix_ms: u64) -> String {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    format!("{time:.3}")
+}

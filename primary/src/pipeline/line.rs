@@ -1,0 +1,303 @@
+//! The handle of one database on a primary: its readers, and its writer behind a strand.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemark_engine::{Database, EngineError, Opened, Strand};
+use tidemark_protocol::{
+    DatabaseId, Execute, Failure, FailureKind, Position, Seq, Statement, Transaction,
+};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::remembered::Remembered;
+use super::writer::{PipelineContext, Writer};
+
+/// How much longer than its deadline a request waits for a definite outcome once it has begun: SQL
+/// stops at the deadline by itself and says so a moment later.
+const GRACE: Duration = Duration::from_millis(100);
+/// Statement texts whose first verdict "this writes" is kept per database.
+const WRITES_KNOWN_MAX: usize = 1024;
+
+/// What a committed write answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// D1's `result` array.
+    pub(crate) results: Bytes,
+    /// The state it led to, or, if it wrote nothing, the state it saw.
+    pub(crate) position: Position,
+    /// Whether an earlier try of the same request did it.
+    pub(crate) repeated: bool,
+}
+
+/// Whether a request can still be taken back.
+#[derive(Debug)]
+pub(crate) struct Claim(AtomicU8);
+
+const QUEUED: u8 = 0;
+const BEGUN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Claim {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU8::new(QUEUED)))
+    }
+
+    /// The writer takes the request up. False if the client has given up on it.
+    pub(crate) fn begin(&self) -> bool {
+        self.0
+            .compare_exchange(QUEUED, BEGUN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The client gives up. True if the writer had not begun: then nothing happened.
+    fn withdraw(&self) -> bool {
+        self.0
+            .compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// One database on a primary.
+#[derive(Debug)]
+pub(crate) struct Line {
+    id: DatabaseId,
+    database: Arc<Database>,
+    /// Durable in its own files when it was opened.
+    durable: Position,
+    strand: Strand<Writer>,
+    /// Committed transactions on their way to the writer: it takes all there are at once.
+    inbox: Mutex<Vec<Transaction>>,
+    permits: Semaphore,
+    writes_known: Mutex<HashSet<u64>>,
+}
+
+impl Line {
+    /// Puts an opened database to work.
+    pub(crate) fn new(
+        opened: Opened,
+        directory: PathBuf,
+        context: Arc<PipelineContext>,
+    ) -> std::io::Result<Arc<Self>> {
+        let remembered = Remembered::load(&directory)?;
+        let Opened {
+            database, owner, ..
+        } = opened;
+        let durable = owner.durable();
+        context
+            .recent
+            .begin(database.id(), database.position().unwrap_or(durable));
+        let writes_in_flight_max = context.writes_in_flight_max;
+        let permits = Semaphore::new(writes_in_flight_max);
+        let threads = Arc::clone(&context.environment.threads);
+        let id = database.id();
+        Ok(Arc::new_cyclic(|line| {
+            let writer = Writer::new(
+                line.clone(),
+                owner,
+                Arc::clone(&database),
+                directory,
+                remembered,
+                context,
+            );
+            Self {
+                id,
+                database,
+                durable,
+                strand: Strand::new(writer, threads, writes_in_flight_max),
+                inbox: Mutex::default(),
+                permits,
+                writes_known: Mutex::default(),
+            }
+        }))
+    }
+
+    pub(crate) fn id(&self) -> DatabaseId {
+        self.id
+    }
+
+    /// The position that was durable in its own files when it was opened.
+    pub(crate) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Its readers.
+    pub(crate) fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    /// Runs statements as one transaction and answers once that is committed.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        request: Execute,
+        after: Seq,
+    ) -> Result<Written, Failure> {
+        let deadline = Instant::now() + request.deadline;
+        let nothing_happened = || {
+            Failure::new(
+                FailureKind::Deadline,
+                format!(
+                    "the write did not begin within its deadline of {:?}: too many queue before it",
+                    request.deadline
+                ),
+            )
+        };
+        // The permit is held until the outcome is known: it bounds the queue and the overlay alike.
+        let permit = tokio::time::timeout_at(deadline, self.permits.acquire())
+            .await
+            .map_err(|_| nothing_happened())?
+            .map_err(|_| shut_down())?;
+        let claim = Claim::new();
+        let (answer, outcome) = oneshot::channel();
+        let name = request.request;
+        let job = {
+            let claim = Arc::clone(&claim);
+            let request = request.clone();
+            move |writer: &mut Writer| {
+                if claim.begin() {
+                    writer.execute(request, after, deadline.into_std(), answer);
+                }
+            }
+        };
+        self.strand.try_post(job).map_err(|_| {
+            Failure::new(
+                FailureKind::Overloaded,
+                "D1 DB is overloaded. Too many requests queued.",
+            )
+            .retry_after(Duration::from_millis(200))
+        })?;
+        let result = tokio::time::timeout_at(deadline + GRACE, outcome).await;
+        drop(permit);
+        match result {
+            Ok(Ok(result)) => result,
+            Ok(Err(_closed)) => Err(unknown(name, "the writer stopped")),
+            Err(_elapsed) if claim.withdraw() => Err(nothing_happened()),
+            Err(_elapsed) => Err(unknown(name, "its deadline passed")),
+        }
+    }
+
+    /// A committed transaction, in log order.
+    pub(crate) fn committed(&self, transaction: Transaction) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.push(transaction);
+        let first = inbox.len() == 1;
+        drop(inbox);
+        if first {
+            self.post(Writer::commit);
+        }
+    }
+
+    /// The committed transactions that wait.
+    pub(crate) fn take_committed(&self) -> Vec<Transaction> {
+        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The transaction that leads to `next` will never be applied.
+    pub(crate) fn refused(&self, next: Position, why: &'static str) {
+        self.post(move |writer| writer.refused(next, why));
+    }
+
+    /// Nobody knows whether the transaction that leads to `next` will be applied.
+    pub(crate) fn lost(&self, next: Position) {
+        self.post(move |writer| writer.lost(next));
+    }
+
+    /// This node leads no more: everything in flight is of unknown outcome.
+    pub(crate) fn step_down(&self) {
+        self.post(Writer::step_down);
+    }
+
+    /// Makes everything committed so far durable in the database's own files. Asks at once; the future
+    /// is only the answer.
+    pub(crate) fn persist(
+        &self,
+    ) -> impl Future<Output = Result<Position, EngineError>> + Send + use<> {
+        let result = self.ask(Writer::persist);
+        let database = self.id;
+        async move {
+            let stopped = || EngineError::Poisoned {
+                database,
+                reason: "its writer stopped".to_owned(),
+            };
+            result.await.unwrap_or_else(|_| Err(stopped()))
+        }
+    }
+
+    /// Resolves when the writer has dealt with everything that was committed before.
+    pub(crate) async fn drained(&self) {
+        // A writer that stopped has nothing left to do.
+        let _ = self.ask(|_| ()).await;
+    }
+
+    fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Writer) -> A + Send + 'static,
+    ) -> oneshot::Receiver<A> {
+        let (done, answer) = oneshot::channel();
+        self.post(move |writer| {
+            // Whoever is gone wants no answer.
+            let _ = done.send(question(writer));
+        });
+        answer
+    }
+
+    /// Queues what may not be refused. A writer that panicked is past all that: its database answers
+    /// nothing more and the process goes down with it.
+    fn post(&self, job: impl FnOnce(&mut Writer) + Send + 'static) {
+        if let Err(error) = self.strand.post(job) {
+            tracing::error!(database = %self.id, %error, "the writer takes no more work");
+        }
+    }
+
+    /// Whether one of these statements is known to write, by SQLite's own earlier verdict. Only a
+    /// shortcut to the writer, which runs reads just as well.
+    pub(crate) fn known_to_write(&self, statements: &[Statement]) -> bool {
+        let known = self
+            .writes_known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        !known.is_empty()
+            && statements
+                .iter()
+                .any(|statement| known.contains(&hash(statement)))
+    }
+
+    /// Keeps the verdict that a request writes.
+    pub(crate) fn note_write(&self, statements: &[Statement]) {
+        let [statement] = statements else { return };
+        let mut known = self
+            .writes_known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= WRITES_KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(hash(statement));
+    }
+}
+
+fn hash(statement: &Statement) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    statement.sql.hash(&mut hasher);
+    hasher.finish()
+}
+
+pub(crate) fn shut_down() -> Failure {
+    Failure::new(FailureKind::Unavailable, "this node is shutting down")
+        .retry_after(Duration::from_secs(1))
+}
+
+pub(crate) fn unknown(request: Option<tidemark_protocol::RequestId>, why: &str) -> Failure {
+    let name = request.map_or_else(String::new, |request| format!(" of request {request}"));
+    Failure::new(
+        FailureKind::Unknown,
+        format!(
+            "the outcome{name} is unknown: {why} after it was handed on; retry with the same request id"
+        ),
+    )
+}

@@ -1,0 +1,171 @@
+//! Requests that committed, with their answers: what makes a retried write count once.
+//!
+//! The table is part of the replicated state: every transaction record names its request and carries
+//! its answer, and every node fills the table from the committed log, in log order. What the log no
+//! longer holds is kept in the file `requests`, rewritten before the checkpoint that lets the log be
+//! purged, so that `file + log suffix` always gives the whole table.
+//!
+//! Bounded by count and by age (by the clock of the primary that made the record): a retry later than
+//! [`AGE_MAX_MS`] or than [`COUNT_MAX`] other writes is a new request.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+
+use bytes::{Buf, BufMut, Bytes};
+use tidemark_protocol::{Epoch, Position, RequestId, Seq, StateChecksum, Transaction};
+
+/// Requests remembered per database.
+pub(crate) const COUNT_MAX: usize = 8192;
+/// Milliseconds for which a request is remembered.
+pub(crate) const AGE_MAX_MS: u64 = 15 * 60 * 1000;
+
+const MAGIC: &[u8; 8] = b"TMREQ\0\0\x01";
+const FILE: &str = "requests";
+/// Bytes of a record in the file before its answer.
+const RECORD_BYTES: usize = 16 + 20 + 8 + 4;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The state it led to.
+    pub(crate) position: Position,
+    /// The `result` array its client got. Empty when it was too long to keep.
+    pub(crate) answer: Bytes,
+    at_ms: u64,
+}
+
+/// The remembered requests of one database.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    outcomes: HashMap<RequestId, Outcome>,
+    /// In commit order, oldest first.
+    order: VecDeque<RequestId>,
+}
+
+impl Remembered {
+    /// Reads the table that [`Remembered::save`] left in a database's directory.
+    pub(crate) fn load(directory: &Path) -> io::Result<Self> {
+        let bytes = match std::fs::read(directory.join(FILE)) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        decode(bytes).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} is not a table of requests",
+                    directory.join(FILE).display()
+                ),
+            )
+        })
+    }
+
+    /// Makes the table durable.
+    pub(crate) fn save(&self, directory: &Path) -> io::Result<()> {
+        if self.order.is_empty() && !directory.join(FILE).exists() {
+            return Ok(());
+        }
+        crate::files::replace(&directory.join(FILE), &self.encode())
+    }
+
+    /// The outcome of an earlier try.
+    pub(crate) fn get(&self, request: &RequestId) -> Option<&Outcome> {
+        self.outcomes.get(request)
+    }
+
+    /// Takes note of a committed transaction.
+    pub(crate) fn note(&mut self, transaction: &Transaction) {
+        let header = transaction.header();
+        let Some(request) = header.request else {
+            return;
+        };
+        let outcome = Outcome {
+            position: header.next,
+            answer: transaction.answer(),
+            at_ms: header.proposed_at_ms,
+        };
+        self.insert(request, outcome);
+        while let Some(oldest) = self.order.front() {
+            let stale = self.outcomes[oldest].at_ms.saturating_add(AGE_MAX_MS);
+            if self.order.len() <= COUNT_MAX && stale >= header.proposed_at_ms {
+                break;
+            }
+            self.outcomes.remove(oldest);
+            self.order.pop_front();
+        }
+    }
+
+    fn insert(&mut self, request: RequestId, mut outcome: Outcome) {
+        // The answer would otherwise keep the whole record, pages and all, in memory.
+        outcome.answer = Bytes::copy_from_slice(&outcome.answer);
+        if self.outcomes.insert(request, outcome).is_none() {
+            self.order.push_back(request);
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut to = Vec::with_capacity(64 + self.order.len() * 256);
+        to.put_slice(MAGIC);
+        to.put_u32_le(u32::try_from(self.order.len()).expect("bounded by COUNT_MAX"));
+        for request in &self.order {
+            let Outcome {
+                position,
+                answer,
+                at_ms,
+            } = &self.outcomes[request];
+            to.put_slice(&request.to_bytes());
+            to.put_u32_le(position.epoch.0);
+            to.put_u64_le(position.seq.0);
+            to.put_u64_le(position.checksum.0);
+            to.put_u64_le(*at_ms);
+            to.put_u32_le(u32::try_from(answer.len()).expect("bounded by ANSWER_BYTES_MAX"));
+            to.put_slice(answer);
+        }
+        let crc = crc32fast::hash(&to);
+        to.put_u32_le(crc);
+        to
+    }
+}
+
+fn decode(bytes: Bytes) -> Option<Remembered> {
+    let split = bytes.len().checked_sub(4)?;
+    let mut tail = bytes.slice(split..);
+    let mut from = bytes.slice(..split);
+    if tail.get_u32_le() != crc32fast::hash(&from) || from.len() < MAGIC.len() + 4 {
+        return None;
+    }
+    if from.split_to(MAGIC.len()) != MAGIC[..] {
+        return None;
+    }
+    let count = from.get_u32_le() as usize;
+    let mut remembered = Remembered::default();
+    for _ in 0..count.min(COUNT_MAX) {
+        if from.len() < RECORD_BYTES {
+            return None;
+        }
+        let mut request = [0; 16];
+        from.copy_to_slice(&mut request);
+        let position = Position {
+            epoch: Epoch(from.get_u32_le()),
+            seq: Seq(from.get_u64_le()),
+            checksum: StateChecksum(from.get_u64_le()),
+        };
+        let at_ms = from.get_u64_le();
+        let length = from.get_u32_le() as usize;
+        if from.len() < length {
+            return None;
+        }
+        let answer = from.split_to(length);
+        remembered.insert(
+            RequestId::from_bytes(request),
+            Outcome {
+                position,
+                answer,
+                at_ms,
+            },
+        );
+    }
+    from.is_empty().then_some(remembered)
+}

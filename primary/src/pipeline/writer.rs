@@ -1,0 +1,479 @@
+//! The one writer of a database: executes on top of the tip, flushes what is committed, answers.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use tidemark_engine::{
+    ApplyError, CheckpointMode, Control, Database, EngineError, ExecuteError, Owner, Stamp,
+};
+use tidemark_protocol::render::{AnswerBounds, Renderer, ServedBy};
+use tidemark_protocol::{
+    DatabaseId, Execute, Failure, FailureKind, Position, RequestId, Seq, Term, Transaction,
+};
+use tokio::sync::{Notify, oneshot};
+
+use super::line::{Line, Written, unknown};
+use super::remembered::Remembered;
+use crate::cell::Environment;
+use crate::consensus::{Command, Consensus, Proposed};
+use crate::metrics::Metrics;
+use crate::ship::recent::Recent;
+
+/// Frames in the WAL from which a commit is followed by a checkpoint that waits for nobody.
+const CHECKPOINT_FRAMES: u32 = 4_000;
+/// Frames from which the checkpoint also waits a little for readers, so that the WAL can start over.
+const RESTART_FRAMES: u32 = 8_000;
+/// Wait before a client should retry what a moment will mend.
+const SOON: Duration = Duration::from_millis(50);
+
+/// What all writers of a node share.
+#[derive(Debug)]
+pub(crate) struct PipelineContext {
+    /// Set once consensus has started, which needs the databases first.
+    pub(crate) consensus: OnceLock<Consensus>,
+    /// Rung when the catalogue changed.
+    pub(crate) catalogue_changed: Notify,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) environment: Environment,
+    pub(crate) served_by: ServedBy,
+    pub(crate) answer: AnswerBounds,
+    pub(crate) writes_in_flight_max: usize,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl PipelineContext {
+    /// The term in which this node leads, and knows everything committed before.
+    fn term(&self) -> Option<Term> {
+        let consensus = self.consensus.get()?;
+        let leadership = consensus.leadership();
+        let leadership = leadership.borrow();
+        leadership.leading.then_some(leadership.term)
+    }
+}
+
+type Waiter = oneshot::Sender<Result<Written, Failure>>;
+
+/// An executed request whose answer is held back until everything it saw is committed.
+#[derive(Debug)]
+struct InFlight {
+    /// Answered when this is acknowledged.
+    up_to: Position,
+    /// Whether it is a transaction of its own, rather than a request that wrote nothing.
+    proposed: bool,
+    request: Option<RequestId>,
+    written: Written,
+    waiters: Vec<Waiter>,
+    since: Instant,
+}
+
+/// The one writer of a database. Lives in a strand.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    line: Weak<Line>,
+    owner: Owner,
+    database: Arc<Database>,
+    directory: PathBuf,
+    in_flight: VecDeque<InFlight>,
+    /// A proposal was refused or lost: nothing new begins until what was proposed before it is
+    /// settled and the overlay is discarded.
+    stalled: bool,
+    /// The leadership under which the last request ran.
+    term: Option<Term>,
+    remembered: Remembered,
+    context: Arc<PipelineContext>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        line: Weak<Line>,
+        owner: Owner,
+        database: Arc<Database>,
+        directory: PathBuf,
+        remembered: Remembered,
+        context: Arc<PipelineContext>,
+    ) -> Self {
+        Self {
+            line,
+            owner,
+            database,
+            directory,
+            in_flight: VecDeque::new(),
+            stalled: false,
+            term: None,
+            remembered,
+            context,
+        }
+    }
+
+    /// Step 2 and 3 of a write. `after` is the highest sequence number seen in a valid bookmark.
+    pub(crate) fn execute(
+        &mut self,
+        request: Execute,
+        after: Seq,
+        deadline: Instant,
+        waiter: Waiter,
+    ) {
+        let Some(waiter) = self.earlier_try(request.request, waiter) else {
+            return;
+        };
+        match self.run(&request, after, deadline) {
+            Ok((results, transaction)) => {
+                self.propose(request.request, results, transaction, waiter)
+            }
+            // A waiter that is gone wants no answer.
+            Err(failure) => drop(waiter.send(Err(failure))),
+        }
+    }
+
+    /// Answers from, or joins, an earlier try of the same request. Gives the waiter back if there is
+    /// none.
+    fn earlier_try(&mut self, request: Option<RequestId>, waiter: Waiter) -> Option<Waiter> {
+        let Some(request) = request else {
+            return Some(waiter);
+        };
+        if let Some(outcome) = self.remembered.get(&request) {
+            let written = Written {
+                results: outcome.answer.clone(),
+                position: outcome.position,
+                repeated: true,
+            };
+            drop(waiter.send(Ok(written)));
+            return None;
+        }
+        let same = self
+            .in_flight
+            .iter_mut()
+            .find(|entry| entry.request == Some(request));
+        match same {
+            Some(entry) => {
+                entry.waiters.push(waiter);
+                None
+            }
+            None => Some(waiter),
+        }
+    }
+
+    fn run(
+        &mut self,
+        request: &Execute,
+        after: Seq,
+        deadline: Instant,
+    ) -> Result<(bytes::Bytes, Option<Transaction>), Failure> {
+        self.term = Some(self.context.term().ok_or_else(not_leading)?);
+        if self.stalled {
+            return Err(Failure::new(
+                FailureKind::Unavailable,
+                "a transaction before this one was refused; the database starts over in a moment",
+            )
+            .retry_after(SOON));
+        }
+        fail::fail_point!("primary::before_execute");
+        let stamp = Stamp {
+            request: request.request,
+            proposed_at_ms: self.context.environment.clock.unix_ms(),
+            after,
+        };
+        let control = Control {
+            deadline,
+            steps_max: None,
+        };
+        let context = &self.context;
+        let mut sink = Renderer::new(
+            request.shape,
+            request.form,
+            context.answer,
+            &context.served_by,
+        );
+        let transaction = self
+            .owner
+            .execute(&request.statements, &stamp, &control, &mut sink)
+            .map_err(|error| execute_failure(error, request.deadline))?;
+        Ok((sink.finish(), transaction))
+    }
+
+    fn propose(
+        &mut self,
+        request: Option<RequestId>,
+        results: bytes::Bytes,
+        transaction: Option<Transaction>,
+        waiter: Waiter,
+    ) {
+        let up_to = self
+            .owner
+            .tip()
+            .expect("a database that executed has a position");
+        let proposed = transaction.is_some();
+        self.in_flight.push_back(InFlight {
+            up_to,
+            proposed,
+            request: request.filter(|_| proposed),
+            written: Written {
+                results,
+                position: up_to,
+                repeated: false,
+            },
+            waiters: vec![waiter],
+            since: Instant::now(),
+        });
+        match transaction {
+            None => self.answer(),
+            Some(transaction) => {
+                let line = self.line.clone();
+                fail::fail_point!("primary::before_propose");
+                let done = move |outcome: Proposed| {
+                    let Some(line) = line.upgrade() else { return };
+                    match outcome {
+                        // Step 4 brings it, in log order, through the state machine.
+                        Proposed::Committed { .. } => {}
+                        Proposed::Refused(_) => {
+                            line.refused(up_to, "it was not taken into the log")
+                        }
+                        Proposed::Unknown => line.lost(up_to),
+                    }
+                };
+                match (self.context.consensus.get(), self.term) {
+                    (Some(consensus), Some(term)) => {
+                        consensus.propose(term, Command::Transaction(transaction), done);
+                    }
+                    _ => done(Proposed::Unknown),
+                }
+            }
+        }
+    }
+
+    /// Step 5: everything that was committed meanwhile reaches the real WAL in one go.
+    pub(crate) fn commit(&mut self) {
+        let Some(line) = self.line.upgrade() else {
+            return;
+        };
+        let committed = line.take_committed();
+        let mut acknowledged: Option<Seq> = None;
+        let mut foreign: Vec<Transaction> = Vec::new();
+        let mut mine = self
+            .in_flight
+            .iter()
+            .filter(|entry| entry.proposed)
+            .map(|e| e.up_to);
+        let mut next_of_mine = mine.next();
+        for transaction in committed {
+            self.remembered.note(&transaction);
+            let next = transaction.header().next;
+            if foreign.is_empty() && next_of_mine == Some(next) {
+                acknowledged = Some(next.seq);
+                next_of_mine = mine.next();
+            } else {
+                foreign.push(transaction);
+            }
+        }
+        let outcome = self.flush(acknowledged, &foreign);
+        if let Err(error) = outcome {
+            // The log has it; the files do not. Nothing more may be answered from them.
+            tracing::error!(database = %self.database.id(), %error, "flush of committed transactions failed");
+            self.context.metrics.damaged();
+            self.fail_all(|entry| unknown(entry.request, "the database's files failed"));
+            return;
+        }
+        fail::fail_point!("primary::before_answer");
+        self.answer();
+        if self.database.id() == DatabaseId::CATALOGUE {
+            self.context.catalogue_changed.notify_one();
+        }
+        self.checkpoint_if_due();
+    }
+
+    fn flush(
+        &mut self,
+        acknowledged: Option<Seq>,
+        foreign: &[Transaction],
+    ) -> Result<(), EngineError> {
+        if let Some(seq) = acknowledged {
+            self.owner.acknowledge(seq)?;
+        }
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        if self.owner.tip() != self.owner.position() {
+            // Another leader's work takes the place of what this node had speculated.
+            self.owner.discard()?;
+            self.fail_all(|entry| unknown(entry.request, "another node leads"));
+        }
+        let mut rest = foreign;
+        while let (None, [first, others @ ..]) = (self.owner.position(), rest) {
+            if let Some(position) = self.owner.replay(first)? {
+                tracing::info!(database = %self.database.id(), %position, "the log identified the content");
+            }
+            rest = others;
+        }
+        // What the log repeats after a restart is in the files already.
+        let Some(current) = self.owner.position() else {
+            return Ok(());
+        };
+        let new = rest.iter().position(|t| !current.reached(&t.header().next));
+        let Some(new) = new else { return Ok(()) };
+        match self.owner.apply(&rest[new..]) {
+            Ok(_) => Ok(()),
+            Err(ApplyError::Storage(error)) => Err(error),
+            Err(error) => {
+                // The chain was checked in log order already: this copy is not what it seems.
+                tracing::error!(database = %self.database.id(), %error, "committed transactions do not fit this copy");
+                Err(EngineError::Poisoned {
+                    database: self.database.id(),
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Step 6: the output gate.
+    fn answer(&mut self) {
+        let Some(acknowledged) = self.owner.position() else {
+            return;
+        };
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|entry| acknowledged.reached(&entry.up_to))
+        {
+            let entry = self.in_flight.pop_front().expect("looked at above");
+            if entry.proposed {
+                self.context.metrics.committed(entry.since.elapsed());
+            }
+            for waiter in entry.waiters {
+                // A waiter that is gone wants no answer.
+                drop(waiter.send(Ok(entry.written.clone())));
+            }
+        }
+        self.settle();
+    }
+
+    /// See [`Line::refused`].
+    pub(crate) fn refused(&mut self, next: Position, why: &'static str) {
+        self.drop_from(next, |_| {
+            Failure::new(
+                FailureKind::Unavailable,
+                format!("the write did not happen: {why}"),
+            )
+            .retry_after(SOON)
+        });
+    }
+
+    /// See [`Line::lost`].
+    pub(crate) fn lost(&mut self, next: Position) {
+        self.drop_from(next, |entry| {
+            unknown(entry.request, "contact with the log was lost")
+        });
+    }
+
+    /// See [`Line::step_down`].
+    pub(crate) fn step_down(&mut self) {
+        self.fail_all(|entry| unknown(entry.request, "this node leads no more"));
+        if self.owner.tip() != self.owner.position() {
+            self.stalled = true;
+        }
+        self.settle();
+    }
+
+    fn drop_from(&mut self, next: Position, failure: impl Fn(&InFlight) -> Failure) {
+        let Some(at) = self
+            .in_flight
+            .iter()
+            .position(|e| e.proposed && e.up_to == next)
+        else {
+            return;
+        };
+        self.stalled = true;
+        for entry in self.in_flight.split_off(at) {
+            let failure = failure(&entry);
+            for waiter in entry.waiters {
+                drop(waiter.send(Err(failure.clone())));
+            }
+        }
+        self.settle();
+    }
+
+    fn fail_all(&mut self, failure: impl Fn(&InFlight) -> Failure) {
+        for entry in self.in_flight.drain(..) {
+            let failure = failure(&entry);
+            for waiter in entry.waiters {
+                drop(waiter.send(Err(failure.clone())));
+            }
+        }
+    }
+
+    /// Ends a stall once nothing is in flight any more.
+    fn settle(&mut self) {
+        if !self.stalled || !self.in_flight.is_empty() {
+            return;
+        }
+        match self.owner.discard() {
+            Ok(()) => self.stalled = false,
+            Err(error) => {
+                tracing::error!(database = %self.database.id(), %error, "discard failed");
+            }
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let frames = self.owner.wal_frames();
+        let mode = if frames >= RESTART_FRAMES {
+            CheckpointMode::Restart
+        } else if frames >= CHECKPOINT_FRAMES {
+            CheckpointMode::Passive
+        } else {
+            return;
+        };
+        fail::fail_point!("primary::before_checkpoint");
+        if let Err(error) = self.checkpoint(mode) {
+            tracing::error!(database = %self.database.id(), %error, "checkpoint failed");
+        }
+    }
+
+    /// The table of requests first: what the checkpoint lets the log forget must be in it.
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), EngineError> {
+        self.remembered
+            .save(&self.directory)
+            .map_err(|source| EngineError::Io {
+                doing: "write the table of requests in",
+                path: self.directory.clone(),
+                source,
+            })?;
+        self.owner.checkpoint(mode).map(drop)
+    }
+
+    /// See [`Line::persist`].
+    pub(crate) fn persist(&mut self) -> Result<Position, EngineError> {
+        if self.owner.position() != Some(self.owner.durable()) {
+            self.checkpoint(CheckpointMode::Truncate)?;
+        }
+        Ok(self.owner.durable())
+    }
+}
+
+pub(crate) fn not_leading() -> Failure {
+    Failure::new(
+        FailureKind::Unavailable,
+        "this node does not lead its cell, or not yet",
+    )
+    .retry_after(Duration::from_millis(200))
+}
+
+fn execute_failure(error: ExecuteError, deadline: Duration) -> Failure {
+    match error {
+        ExecuteError::Sql(error) => Failure::new(FailureKind::Sql, error.to_string()),
+        ExecuteError::Answer(limit) => Failure::new(FailureKind::TooLarge, limit.to_string()),
+        ExecuteError::Deadline => crate::node::deadline(deadline),
+        error @ ExecuteError::TooLarge { .. } => {
+            Failure::new(FailureKind::TooLarge, error.to_string())
+        }
+        error @ ExecuteError::Backlog { .. } => {
+            Failure::new(FailureKind::Overloaded, error.to_string()).retry_after(SOON)
+        }
+        ExecuteError::Damaged { .. } => Failure::new(
+            FailureKind::Damaged,
+            "this node's copy of the database is damaged and waits for repair",
+        ),
+        error => Failure::new(FailureKind::Internal, error.to_string()),
+    }
+}

@@ -1,0 +1,198 @@
+//! The replicas that are connected, and what each has yet to be told.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tidemark_protocol::node::ReplicaStatus;
+use tidemark_protocol::{DatabaseId, NodeId, Position, Region};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Sent transactions whose confirmation is awaited, per replica, for the account of its lag. Beyond
+/// this the count stays right and only the age is of a later one.
+const UNCONFIRMED_MAX: usize = 65_536;
+
+/// All connected replicas.
+#[derive(Debug, Default)]
+pub(crate) struct Followers {
+    connected: Mutex<Vec<Weak<Follower>>>,
+}
+
+/// One connected replica.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    node: NodeId,
+    region: Region,
+    news: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    followed: HashSet<DatabaseId>,
+    /// Databases with something new for this replica.
+    fresh: HashSet<DatabaseId>,
+    dropped: Vec<DatabaseId>,
+    unconfirmed: HashMap<DatabaseId, VecDeque<(Position, Instant)>>,
+    unconfirmed_count: usize,
+}
+
+impl Followers {
+    /// Takes in a replica that connected. It stays while its session holds it.
+    pub(crate) fn connect(&self, node: NodeId, region: Region) -> Arc<Follower> {
+        let follower = Arc::new(Follower {
+            node,
+            region,
+            news: Notify::new(),
+            state: Mutex::default(),
+        });
+        let mut connected = self.lock();
+        connected.retain(|known| known.strong_count() > 0);
+        connected.push(Arc::downgrade(&follower));
+        follower
+    }
+
+    /// Something was committed.
+    pub(crate) fn committed(&self, database: DatabaseId) {
+        for follower in self.all() {
+            follower.mark(database);
+        }
+    }
+
+    /// A database was deleted.
+    pub(crate) fn dropped(&self, database: DatabaseId) {
+        for follower in self.all() {
+            let mut state = follower.lock();
+            if state.followed.remove(&database) {
+                state.forget(database);
+                state.dropped.push(database);
+                drop(state);
+                follower.news.notify_one();
+            }
+        }
+    }
+
+    /// An account of each.
+    pub(crate) fn status(&self) -> Vec<ReplicaStatus> {
+        let now = Instant::now();
+        self.all()
+            .iter()
+            .map(|follower| follower.status(now))
+            .collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Follower>> {
+        self.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Follower>>> {
+        self.connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Resolves when there may be something to send.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// From now on it wants this database.
+    pub(crate) fn follow(&self, database: DatabaseId) {
+        self.lock().followed.insert(database);
+        self.mark(database);
+    }
+
+    /// It wants this database no more.
+    pub(crate) fn unfollow(&self, database: DatabaseId) {
+        let mut state = self.lock();
+        state.followed.remove(&database);
+        state.forget(database);
+    }
+
+    /// Takes the databases with news, and those that were deleted.
+    pub(crate) fn take_news(&self) -> (HashSet<DatabaseId>, Vec<DatabaseId>) {
+        let mut state = self.lock();
+        (
+            std::mem::take(&mut state.fresh),
+            std::mem::take(&mut state.dropped),
+        )
+    }
+
+    /// Marks a database as having news.
+    pub(crate) fn mark(&self, database: DatabaseId) {
+        let mut state = self.lock();
+        if state.followed.contains(&database) && state.fresh.insert(database) {
+            drop(state);
+            self.news.notify_one();
+        }
+    }
+
+    /// A transaction went out.
+    pub(crate) fn sent(&self, database: DatabaseId, position: Position) {
+        let mut state = self.lock();
+        if state.unconfirmed_count < UNCONFIRMED_MAX {
+            state.unconfirmed_count += 1;
+            let queue = state.unconfirmed.entry(database).or_default();
+            queue.push_back((position, Instant::now()));
+        }
+    }
+
+    /// Its readers see this state.
+    pub(crate) fn confirmed(&self, database: DatabaseId, position: Position) {
+        let mut state = self.lock();
+        let Some(queue) = state.unconfirmed.get_mut(&database) else {
+            return;
+        };
+        let before = queue.len();
+        while queue
+            .front()
+            .is_some_and(|(sent, _)| position.reached(sent))
+        {
+            queue.pop_front();
+        }
+        let confirmed = before - queue.len();
+        if queue.is_empty() {
+            state.unconfirmed.remove(&database);
+        }
+        state.unconfirmed_count -= confirmed;
+    }
+
+    fn status(&self, now: Instant) -> ReplicaStatus {
+        let state = self.lock();
+        let oldest = state
+            .unconfirmed
+            .values()
+            .filter_map(|queue| queue.front())
+            .map(|e| e.1)
+            .min();
+        let lag = oldest.map_or(0, |since| now.saturating_duration_since(since).as_millis());
+        ReplicaStatus {
+            node: self.node,
+            region: self.region.clone(),
+            databases: state.followed.len() as u64,
+            behind: state.unconfirmed_count as u64,
+            confirm_lag_ms: u64::try_from(lag).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, database: DatabaseId) {
+        self.fresh.remove(&database);
+        let forgotten = self
+            .unconfirmed
+            .remove(&database)
+            .map_or(0, |queue| queue.len());
+        self.unconfirmed_count -= forgotten;
+    }
+}

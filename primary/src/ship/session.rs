@@ -1,0 +1,431 @@
+//! One replica's connection: its requests in, what it is behind of out.
+//!
+//! A single task owns the connection. It loops: take what the replica says, or news of a commit, or a
+//! heartbeat's turn, or a piece of an image; then send what each database with news has to send.
+//!
+//! ```text
+//! confirmed <= sent <= newest in memory             (per database)
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tidemark_protocol::stream::{FollowerMessage, SourceMessage, StreamError};
+use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Term};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::followers::{Follower, Followers};
+use super::image::{self, HashesError, HashesInProgress};
+use super::recent::{After, Recent};
+use crate::cell::Environment;
+use crate::databases::Databases;
+use crate::metrics::Metrics;
+
+/// Bytes sent of one database before another gets its turn.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// Messages of an image made ahead of the connection.
+const IMAGE_MESSAGES_AHEAD: usize = 4;
+/// Messages of a replica read ahead of being handled.
+const MESSAGES_AHEAD: usize = 64;
+/// Time for the first message, and for any one message to leave.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Heartbeats without an echo after which the replica is taken for gone.
+const ECHOES_MISSED_MAX: u32 = 20;
+
+/// What all sessions of a node share.
+#[derive(Debug)]
+pub(crate) struct ShipContext {
+    pub(crate) node: NodeId,
+    pub(crate) region: Region,
+    pub(crate) databases: Arc<Databases>,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) followers: Arc<Followers>,
+    /// The term in which this node serves as leader.
+    pub(crate) serving: watch::Receiver<Option<Term>>,
+    pub(crate) environment: Environment,
+    pub(crate) heartbeat: Duration,
+    pub(crate) stop: CancellationToken,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error("the connection broke: {0}")]
+    Connection(String),
+    #[error("the replica closed the connection")]
+    Closed,
+    #[error("the replica sent something unreadable")]
+    Message(#[from] StreamError),
+    #[error("the replica began with {got}, expected a hello")]
+    NoHello { got: String },
+    #[error("the replica has seen term {theirs}, this node ships under {ours}")]
+    OldTerm { theirs: Term, ours: Term },
+    #[error("this node leads no more")]
+    SteppedDown,
+    #[error("the replica did not {what} within {limit:?}")]
+    Silent { what: &'static str, limit: Duration },
+    #[error(transparent)]
+    Hashes(#[from] HashesError),
+    #[error("no whole state of database {database} could be read")]
+    Image { database: DatabaseId },
+}
+
+/// Serves one replica until either side has enough.
+pub(crate) async fn serve(context: Arc<ShipContext>, socket: WebSocket) {
+    let (sink, stream) = socket.split();
+    let (messages, inbox) = mpsc::channel(MESSAGES_AHEAD);
+    // Reading has a task of its own, so that a large send never keeps echoes from being read.
+    let reading = tokio::spawn(read(stream, messages));
+    let result = Session::begin(&context, sink, inbox).await;
+    let (node, error) = match result {
+        Ok(session) => (Some(session.follower.node()), session.run().await),
+        Err(error) => (None, error),
+    };
+    reading.abort();
+    if !context.stop.is_cancelled() {
+        tracing::info!(replica = ?node, %error, "replica stream ended");
+    }
+}
+
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    to: mpsc::Sender<Result<FollowerMessage, SessionError>>,
+) {
+    while let Some(message) = stream.next().await {
+        let result = match message {
+            Ok(Message::Binary(bytes)) => FollowerMessage::decode(&bytes).map_err(Into::into),
+            Ok(Message::Close(_)) => Err(SessionError::Closed),
+            Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => continue,
+            Err(error) => Err(SessionError::Connection(error.to_string())),
+        };
+        let ended = result.is_err();
+        if to.send(result).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+/// How far one database has been sent.
+#[derive(Debug)]
+enum Sent {
+    /// Everything up to here.
+    UpTo(Position),
+    /// Nothing that counts: the replica's page hashes are awaited, or its image is on the way.
+    Image,
+}
+
+struct Session<'a> {
+    context: &'a Arc<ShipContext>,
+    sink: SplitSink<WebSocket, Message>,
+    inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
+    follower: Arc<Follower>,
+    term: Term,
+    sent: HashMap<DatabaseId, Sent>,
+    hashes: HashesInProgress,
+    /// Images to be made, one at a time.
+    images: VecDeque<(DatabaseId, Vec<u64>)>,
+    /// The image being made, in pieces.
+    image: Option<(DatabaseId, mpsc::Receiver<SourceMessage>)>,
+    /// Where the image on the way leads.
+    image_position: Option<Position>,
+    last_echo: Instant,
+}
+
+impl<'a> Session<'a> {
+    async fn begin(
+        context: &'a Arc<ShipContext>,
+        sink: SplitSink<WebSocket, Message>,
+        mut inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
+    ) -> Result<Self, SessionError> {
+        let hello = timeout(PATIENCE, inbox.recv())
+            .await
+            .map_err(|_| SessionError::Silent {
+                what: "say hello",
+                limit: PATIENCE,
+            })?
+            .ok_or(SessionError::Closed)??;
+        let FollowerMessage::Hello {
+            node,
+            term: theirs,
+            region,
+        } = hello
+        else {
+            return Err(SessionError::NoHello {
+                got: format!("{hello:?}"),
+            });
+        };
+        let term = (*context.serving.borrow()).ok_or(SessionError::SteppedDown)?;
+        if theirs > term {
+            return Err(SessionError::OldTerm { theirs, ours: term });
+        }
+        tracing::info!(replica = %node, %region, "replica connected");
+        let mut session = Self {
+            context,
+            sink,
+            inbox,
+            follower: context.followers.connect(node, region),
+            term,
+            sent: HashMap::new(),
+            hashes: HashesInProgress::default(),
+            images: VecDeque::new(),
+            image: None,
+            image_position: None,
+            last_echo: Instant::now(),
+        };
+        let heartbeat_ms = u32::try_from(context.heartbeat.as_millis()).unwrap_or(u32::MAX);
+        session
+            .send(&SourceMessage::Welcome {
+                node: context.node,
+                term,
+                region: context.region.clone(),
+                heartbeat_ms,
+            })
+            .await?;
+        Ok(session)
+    }
+
+    async fn run(mut self) -> SessionError {
+        self.context.metrics.followers.inc();
+        let error = match self.work().await {
+            Ok(never) => never,
+            Err(error) => error,
+        };
+        self.context.metrics.followers.dec();
+        // The replica is told, if it still listens.
+        drop(timeout(Duration::from_secs(1), self.sink.close()).await);
+        error
+    }
+
+    async fn work(&mut self) -> Result<SessionError, SessionError> {
+        let started = Instant::now();
+        let follower = Arc::clone(&self.follower);
+        let mut serving = self.context.serving.clone();
+        let mut heartbeat = interval(self.context.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.context.stop.cancelled() => return Ok(SessionError::SteppedDown),
+                message = self.inbox.recv() => {
+                    self.on_message(message.ok_or(SessionError::Closed)??).await?;
+                }
+                piece = next_piece(&mut self.image) => self.on_image_piece(piece).await?,
+                () = follower.news() => {}
+                _ = heartbeat.tick() => {
+                    let stamp = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    self.send(&SourceMessage::Heartbeat { stamp, term: self.term }).await?;
+                    let limit = self.context.heartbeat * ECHOES_MISSED_MAX;
+                    if self.last_echo.elapsed() > limit {
+                        return Err(SessionError::Silent { what: "echo a heartbeat", limit });
+                    }
+                }
+                changed = serving.changed() => {
+                    if changed.is_err() || *serving.borrow_and_update() != Some(self.term) {
+                        return Ok(SessionError::SteppedDown);
+                    }
+                }
+            }
+            self.send_news().await?;
+        }
+    }
+
+    async fn on_message(&mut self, message: FollowerMessage) -> Result<(), SessionError> {
+        match message {
+            FollowerMessage::Hello { .. } => {}
+            FollowerMessage::Follow { database, position } => {
+                self.on_follow(database, position).await?;
+            }
+            FollowerMessage::Unfollow { database } => {
+                self.sent.remove(&database);
+                self.images.retain(|(waiting, _)| *waiting != database);
+                self.follower.unfollow(database);
+            }
+            FollowerMessage::Hashes {
+                database,
+                first,
+                last,
+                hashes,
+            } => {
+                if let Some(hashes) = self.hashes.add(database, first, last, hashes)? {
+                    self.images.push_back((database, hashes));
+                    self.next_image();
+                }
+            }
+            FollowerMessage::Applied { confirmations } => {
+                for (database, position) in confirmations {
+                    self.follower.confirmed(database, position);
+                }
+            }
+            FollowerMessage::Echo { .. } => self.last_echo = Instant::now(),
+        }
+        Ok(())
+    }
+
+    async fn on_follow(
+        &mut self,
+        database: DatabaseId,
+        position: Option<Position>,
+    ) -> Result<(), SessionError> {
+        if self.context.databases.get(database).is_none() {
+            return self.send(&SourceMessage::Dropped { database }).await;
+        }
+        match position {
+            Some(position) => {
+                self.sent.insert(database, Sent::UpTo(position));
+            }
+            None => {
+                self.sent.insert(database, Sent::Image);
+                self.send(&SourceMessage::NeedHashes { database }).await?;
+            }
+        }
+        // From here on commits mark it; what came before is found by the position.
+        self.follower.follow(database);
+        Ok(())
+    }
+
+    /// Sends what the databases with news have to send, a turn each, until there is none.
+    async fn send_news(&mut self) -> Result<(), SessionError> {
+        let (fresh, dropped) = self.follower.take_news();
+        for database in dropped {
+            self.sent.remove(&database);
+            self.send(&SourceMessage::Dropped { database }).await?;
+        }
+        let mut again = HashSet::new();
+        for database in fresh {
+            if self.send_turn(database).await? {
+                again.insert(database);
+            }
+        }
+        for database in again {
+            self.follower.mark(database);
+        }
+        Ok(())
+    }
+
+    /// True if there is more.
+    async fn send_turn(&mut self, database: DatabaseId) -> Result<bool, SessionError> {
+        let Some(Sent::UpTo(position)) = self.sent.get(&database) else {
+            return Ok(false);
+        };
+        match self
+            .context
+            .recent
+            .after(database, *position, TURN_BYTES_MAX)
+        {
+            After::UpToDate => Ok(false),
+            After::Gap => {
+                self.sent.insert(database, Sent::Image);
+                self.send(&SourceMessage::NeedHashes { database }).await?;
+                Ok(false)
+            }
+            After::Transactions(transactions) => {
+                for transaction in transactions {
+                    let next = transaction.header().next;
+                    let bytes = transaction.encoded().len() as u64;
+                    self.feed(&SourceMessage::Transaction {
+                        term: self.term,
+                        transaction,
+                    })
+                    .await?;
+                    self.follower.sent(database, next);
+                    self.sent.insert(database, Sent::UpTo(next));
+                    self.context.metrics.shipped.inc();
+                    self.context.metrics.shipped_bytes.inc_by(bytes);
+                }
+                self.flush().await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Begins the next image, if none is on the way.
+    fn next_image(&mut self) {
+        while self.image.is_none() {
+            let Some((database, hashes)) = self.images.pop_front() else {
+                return;
+            };
+            let Some(line) = self.context.databases.get(database) else {
+                continue;
+            };
+            let (pieces, receiver) = mpsc::channel(IMAGE_MESSAGES_AHEAD);
+            self.image = Some((database, receiver));
+            self.context.metrics.images.inc();
+            let (source, term) = (Arc::clone(line.database()), self.term);
+            self.context.environment.threads.run(Box::new(move || {
+                if let Err(error) = image::send(&source, term, &hashes, &pieces) {
+                    // The stream of pieces ends without an end: the replica asks again.
+                    tracing::error!(database = %source.id(), %error, "cannot read a state to send");
+                }
+            }));
+        }
+    }
+
+    async fn on_image_piece(&mut self, piece: Option<SourceMessage>) -> Result<(), SessionError> {
+        let Some(piece) = piece else {
+            let made = self.image.take().map(|(database, _)| database);
+            let unfinished = made.filter(|id| matches!(self.sent.get(id), Some(Sent::Image)));
+            if let Some(database) = unfinished {
+                // The replica asks again on a new connection.
+                return Err(SessionError::Image { database });
+            }
+            self.next_image();
+            return Ok(());
+        };
+        self.send(&piece).await?;
+        if let SourceMessage::ImageBegin { position, .. } = piece {
+            self.image_position = Some(position);
+        } else if let SourceMessage::ImageEnd { database } = piece {
+            let position = self
+                .image_position
+                .take()
+                .expect("an image begins before it ends");
+            if let Some(sent) = self.sent.get_mut(&database) {
+                *sent = Sent::UpTo(position);
+                self.follower.mark(database);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, message: &SourceMessage) -> Result<(), SessionError> {
+        self.feed(message).await?;
+        self.flush().await
+    }
+
+    async fn feed(&mut self, message: &SourceMessage) -> Result<(), SessionError> {
+        let sending = self.sink.feed(Message::Binary(message.encode()));
+        finish(timeout(PATIENCE, sending).await)
+    }
+
+    async fn flush(&mut self) -> Result<(), SessionError> {
+        finish(timeout(PATIENCE, self.sink.flush()).await)
+    }
+}
+
+fn finish(
+    result: Result<Result<(), axum::Error>, tokio::time::error::Elapsed>,
+) -> Result<(), SessionError> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(SessionError::Connection(error.to_string())),
+        Err(_) => Err(SessionError::Silent {
+            what: "take a message",
+            limit: PATIENCE,
+        }),
+    }
+}
+
+async fn next_piece(
+    image: &mut Option<(DatabaseId, mpsc::Receiver<SourceMessage>)>,
+) -> Option<SourceMessage> {
+    match image {
+        Some((_, pieces)) => pieces.recv().await,
+        None => std::future::pending().await,
+    }
+}
