@@ -30,6 +30,8 @@ pub struct DatabaseInfo {
     pub num_tables: Option<u64>,
     /// Region of its primary. A list leaves it out.
     pub running_in_region: Option<String>,
+    /// Whether replicas hold it. A list leaves it out.
+    pub read_replication: Option<ReadReplication>,
     /// Where the data may lie.
     pub jurisdiction: Option<String>,
     /// Where its creator would have liked the primary.

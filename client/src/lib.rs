@@ -80,6 +80,7 @@ mod session;
 mod target;
 mod transport;
 
+pub use tidemark_protocol::d1::{ReadReplication, ReplicationMode};
 pub use tidemark_protocol::node::{DatabaseStatus, NodeStatus, ReplicaStatus, Role, Verification};
 pub use tidemark_protocol::{FailureKind, OnMiss, RequestId, Statement, Value};
 
