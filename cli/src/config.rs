@@ -31,8 +31,6 @@ pub(crate) const REGION_DEFAULT: &str = "ENAM";
 pub(crate) const CLUSTER_DEFAULT: &str = "tidemark";
 /// Time that requests in flight have to end after a signal to stop.
 pub(crate) const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
-/// How long a primary's log collects transactions for one fsync.
-pub(crate) const FLUSH_WAIT_DEFAULT: Duration = Duration::from_micros(100);
 /// Longest name of a cluster, in bytes.
 const CLUSTER_LENGTH_MAX: usize = 64;
 /// Least page cache that SQLite can work with reasonably, in bytes.
@@ -85,9 +83,6 @@ pub(crate) struct Config {
     pub(crate) body_bytes: u64,
     /// Requests served at a time. More are refused with 429.
     pub(crate) requests: usize,
-    /// How long a primary's log collects transactions for one fsync. Longer: fewer fsyncs, slower
-    /// answers to a lone client.
-    pub(crate) flush_wait: Duration,
     /// Growth of a primary's log after which all databases are checkpointed and the log is cut, in
     /// bytes. More: a longer recovery and a larger log, less writing twice.
     pub(crate) checkpoint_every_bytes: u64,
@@ -122,7 +117,6 @@ impl Default for Config {
             stop_deadline: STOP_DEADLINE_DEFAULT,
             body_bytes: limits.body_bytes_max as u64,
             requests: limits.requests_max,
-            flush_wait: FLUSH_WAIT_DEFAULT,
             checkpoint_every_bytes: tidemark_primary::PERSIST_EVERY_BYTES,
             page_cache_bytes: u64::from(engine.cache_kib) << 10,
             readers: engine.readers_max,
@@ -276,11 +270,9 @@ impl Config {
                 setting: "cluster-secret",
             });
         }
-        let flush_wait_us = u64::try_from(self.flush_wait.as_micros()).unwrap_or(u64::MAX);
         for (setting, got, min, max) in [
             ("body-size", self.body_bytes, 1 << 10, 1 << 30),
             ("requests", self.requests as u64, 1, 1 << 20),
-            ("flush-wait in microseconds", flush_wait_us, 1, 100_000),
             (
                 "checkpoint-every",
                 self.checkpoint_every_bytes,

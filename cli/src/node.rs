@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
@@ -87,7 +87,6 @@ async fn run_primary(
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
-        flush_wait: config.flush_wait,
         persist_every_bytes: config.checkpoint_every_bytes,
         ..PrimaryConfig::new(
             home.directory().to_owned(),
@@ -159,7 +158,10 @@ async fn run_replica(
         registry,
     };
     let router = face.router(Role::Replica, Arc::clone(&replica))?;
-    let served = serve(config, home, listener, router, stop).await;
+    let served = tokio::select! {
+        served = serve(config, home, listener, router, stop) => served,
+        () = replica.failed() => bail!("the replica cannot go on; its log says why"),
+    };
     replica.stop().await;
     served
 }

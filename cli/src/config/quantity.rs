@@ -85,6 +85,18 @@ impl fmt::Display for Size {
     }
 }
 
+impl From<Period> for Duration {
+    fn from(period: Period) -> Self {
+        period.0
+    }
+}
+
+impl From<Size> for u64 {
+    fn from(size: Size) -> Self {
+        size.0
+    }
+}
+
 impl TryFrom<String> for Period {
     type Error = PeriodError;
 

@@ -89,10 +89,6 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_REQUESTS", value_name = "COUNT")]
     pub(crate) requests: Option<usize>,
 
-    /// How long a primary's log collects transactions for one fsync [default: 100us]
-    #[arg(long, env = "TIDEMARK_FLUSH_WAIT", value_name = "TIME")]
-    pub(crate) flush_wait: Option<Period>,
-
     /// Growth of a primary's log after which databases are checkpointed and it is cut [default: 256MiB]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_EVERY", value_name = "SIZE")]
     pub(crate) checkpoint_every: Option<Size>,
@@ -134,7 +130,6 @@ impl Settings {
             stop_deadline,
             body_size,
             requests,
-            flush_wait,
             checkpoint_every,
             page_cache,
             readers,
@@ -143,38 +138,29 @@ impl Settings {
         } = self;
         replace(&mut config.data, data);
         replace(&mut config.listen, listen);
+        replace(&mut config.advertise, advertise);
+        replace(&mut config.upstream, upstream);
         replace(&mut config.region, region);
         replace(&mut config.cluster, cluster);
+        replace(&mut config.token, token);
+        replace(&mut config.token_file, token_file);
+        replace(&mut config.cluster_secret, cluster_secret);
+        replace(&mut config.cluster_secret_file, cluster_secret_file);
+        replace(&mut config.log, log);
         replace(&mut config.log_format, log_format);
-        replace(
-            &mut config.stop_deadline,
-            stop_deadline.map(|Period(deadline)| deadline),
-        );
-        replace(
-            &mut config.page_cache_bytes,
-            page_cache.map(|Size(bytes)| bytes),
-        );
+        replace(&mut config.stop_deadline, stop_deadline);
+        replace(&mut config.body_bytes, body_size);
+        replace(&mut config.requests, requests);
+        replace(&mut config.checkpoint_every_bytes, checkpoint_every);
+        replace(&mut config.page_cache_bytes, page_cache);
         replace(&mut config.readers, readers);
         replace(&mut config.answer_rows, answer_rows);
-        replace(
-            &mut config.answer_bytes,
-            answer_size.map(|Size(bytes)| bytes),
-        );
-        replace(&mut config.advertise, advertise.map(Some));
-        replace(&mut config.upstream, upstream.map(Some));
-        replace(&mut config.token, token.map(Some));
-        replace(&mut config.token_file, token_file.map(Some));
-        replace(&mut config.cluster_secret, cluster_secret.map(Some));
-        replace(
-            &mut config.cluster_secret_file,
-            cluster_secret_file.map(Some),
-        );
-        replace(&mut config.log, log.map(Some));
+        replace(&mut config.answer_bytes, answer_size);
     }
 }
 
-fn replace<T>(old: &mut T, new: Option<T>) {
+fn replace<T>(old: &mut T, new: Option<impl Into<T>>) {
     if let Some(new) = new {
-        *old = new;
+        *old = new.into();
     }
 }
