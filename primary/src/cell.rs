@@ -206,6 +206,9 @@ impl Primary {
         for task in tasks {
             task.abort();
         }
+        if !self.databases.close(STOP_DEADLINE).await {
+            tracing::warn!("some databases were still in use at the end");
+        }
     }
 
     /// The catalogue as of its newest committed state known here.

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tidemark_engine::{Database, OpenError, Options};
 use tidemark_protocol::DatabaseId;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::pipeline::{Line, PipelineContext};
+
+/// How often it is looked whether the last user of a database is gone.
+const CLOSE_CHECK: Duration = Duration::from_millis(1);
 
 /// A database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +142,20 @@ impl Databases {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lets go of all of them, and waits until their files are closed: until the last request that uses
+    /// one has ended. False if that did not happen within `limit`.
+    pub(crate) async fn close(&self, limit: Duration) -> bool {
+        let _changing = self.changing.lock().await;
+        let lines = std::mem::take(&mut *self.lines.write().unwrap_or_else(PoisonError::into_inner));
+        let open: Vec<_> = lines.into_keys().map(|database| self.directory(database)).collect();
+        let closed = async {
+            while open.iter().any(|directory| tidemark_engine::is_open(directory)) {
+                tokio::time::sleep(CLOSE_CHECK).await;
+            }
+        };
+        tokio::time::timeout(limit, closed).await.is_ok()
     }
 
     fn directory(&self, database: DatabaseId) -> PathBuf {

@@ -4,15 +4,14 @@
 //! applied from there on. Also carries what raft needs to know at that point: the membership, and the
 //! manifest for a peer that is too far behind. Byte table in `docs/formats.md`, under "Log".
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
-use bytes::Bytes;
-use raft_log::codeq::{Decode, Encode};
-
 use super::cell::{LogId, StoredMembership};
-use super::records::{StoredLogId, damaged, get_membership, put_membership, take};
+use super::records::{damaged, get_membership, put_membership, take};
+use super::wire::{get_log_id, put_log_id};
 use crate::files;
+use bytes::Bytes;
 
 const MAGIC: [u8; 4] = *b"TMAP";
 const VERSION: u16 = 1;
@@ -114,22 +113,6 @@ impl Applied {
             membership,
             manifest: Bytes::copy_from_slice(r),
         })
-    }
-}
-
-fn put_log_id(w: &mut impl Write, log_id: Option<&LogId>) -> io::Result<()> {
-    w.write_all(&[u8::from(log_id.is_some())])?;
-    let stored = log_id.map_or(StoredLogId { term: 0, index: 0 }, StoredLogId::from);
-    stored.encode(w).map(drop)
-}
-
-fn get_log_id(r: &mut impl Read) -> io::Result<Option<LogId>> {
-    let [present] = take(r)?;
-    let stored = StoredLogId::decode(r)?;
-    match present {
-        0 => Ok(None),
-        1 => Ok(Some(stored.into())),
-        got => Err(damaged(format!("log id is neither there nor not: {got}"))),
     }
 }
 

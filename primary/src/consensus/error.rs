@@ -102,3 +102,14 @@ pub(crate) enum WaitError {
     #[error("consensus has stopped")]
     Stopped,
 }
+
+/// Why another voter's message was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    /// It is not a message of this version.
+    #[error("a voter's message cannot be read")]
+    Message(#[source] io::Error),
+    /// Consensus has stopped on this node.
+    #[error("consensus has stopped")]
+    Stopped,
+}

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal, LinearizableReadError, RaftError};
@@ -18,15 +19,16 @@ use tokio::time::timeout;
 
 use super::applied::Applied;
 use super::budget::Budget;
-use super::cell::{Cell, CommittedLeaderId};
+use super::cell::{Cell, CommittedLeaderId, LogId};
 use super::completion::{Completion, Promise, outcome, refusal};
 use super::failure::Failure;
 use super::log_store::{LogOptions, LogStore};
 use super::network::Network;
 use super::state_machine::StateMachine;
+use super::wire::{Answer, Request};
 use super::{
-    Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership, LogIndex, Machine,
-    Proposed, Refusal, Transport, WaitError, leadership,
+    AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
+    LogIndex, Machine, Proposed, Refusal, Transport, WaitError, leadership,
 };
 
 /// What a command costs in flight besides its body, in bytes.
@@ -270,6 +272,20 @@ impl Consensus {
         })
     }
 
+    /// Answers another voter's message, for the receiving side of a [`Transport`].
+    pub(crate) async fn answer(&self, request: &[u8]) -> Result<Bytes, AnswerError> {
+        let raft = &self.inner.raft;
+        let stopped = |_fatal: RaftError<Cell>| AnswerError::Stopped;
+        let answer = match Request::decode(request).map_err(AnswerError::Message)? {
+            Request::Append(append) => {
+                Answer::Append(raft.append_entries(append).await.map_err(stopped)?)
+            }
+            Request::Vote(vote) => Answer::Vote(raft.vote(vote).await.map_err(stopped)?),
+            Request::PreVote(vote) => Answer::Vote(raft.pre_vote(vote).await.map_err(stopped)?),
+        };
+        answer.encode().map_err(AnswerError::Message)
+    }
+
     /// Size of the log on disk.
     pub(crate) fn log_bytes(&self) -> u64 {
         self.inner.log.disk_bytes()
@@ -280,7 +296,7 @@ impl Consensus {
         let inner = &*self.inner;
         let raft = inner.metrics();
         let log = inner.log.figures();
-        let index = |log_id: Option<super::cell::LogId>| log_id.map(|id| LogIndex(id.index));
+        let index = |log_id: Option<LogId>| log_id.map(|id| LogIndex(id.index));
         ConsensusMetrics {
             term: Term(raft.current_term),
             appended: raft.last_log_index.map(LogIndex),
@@ -364,19 +380,22 @@ impl Inner {
 
     /// Raft's snapshot is the machine's persist, with the file that says so.
     async fn persist(&self) -> Result<(), WaitError> {
-        let target = self.metrics().last_applied.map(|log_id| log_id.index);
-        let reached =
-            |metrics: &RaftMetrics<Cell>| metrics.snapshot.map(|log_id| log_id.index) >= target;
-        if reached(&self.metrics()) {
-            return Ok(());
-        }
-        let mut refused = self.persist_refused.subscribe();
-        self.raft.trigger().snapshot().await.map_err(stopped)?;
-        tokio::select! {
-            taken = self.wait_for(reached) => taken,
-            Ok(()) = refused.changed() => {
-                let reason = refused.borrow().to_string();
-                Err(WaitError::Persist { reason })
+        let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
+        let target = index(self.metrics().last_applied);
+        loop {
+            let before = index(self.metrics().snapshot);
+            if before >= target {
+                return Ok(());
+            }
+            let mut refused = self.persist_refused.subscribe();
+            // Ignored while an earlier one goes on, whose caller has left. Then the next round counts.
+            self.raft.trigger().snapshot().await.map_err(stopped)?;
+            tokio::select! {
+                taken = self.wait_for(|metrics| index(metrics.snapshot) > before) => taken?,
+                Ok(()) = refused.changed() => {
+                    let reason = refused.borrow().to_string();
+                    return Err(WaitError::Persist { reason });
+                }
             }
         }
     }
@@ -466,7 +485,7 @@ async fn open(
             source,
         })?;
         if purged > applied.last {
-            let index = |log_id: Option<super::cell::LogId>| log_id.map(|id| LogIndex(id.index));
+            let index = |log_id: Option<LogId>| log_id.map(|id| LogIndex(id.index));
             let (purged, durable) = (index(purged), index(applied.last));
             return Err(ConsensusError::Gap { purged, durable });
         }

@@ -20,9 +20,10 @@
 
 use std::fmt;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -136,7 +137,7 @@ impl LogStore {
     ) -> Result<Self, ConsensusError> {
         let path = &options.directory;
         let open = || {
-            std::fs::create_dir_all(path)?;
+            create_directory(path)?;
             let mut log = RaftLog::<Records>::open(Arc::new(raft_log_config(options)?))?;
             let got = identify(&mut log, options.node)?;
             Ok((log, got))
@@ -533,6 +534,22 @@ fn raft_log_config(options: &LogOptions) -> io::Result<raft_log::Config> {
     Ok(config)
 }
 
+/// Creates the directory durably: a crash must not take it away with the log in it.
+fn create_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path
+        .ancestors()
+        .take_while(|above| !above.exists())
+        .collect();
+    std::fs::create_dir_all(path)?;
+    for created in missing {
+        let above = created
+            .parent()
+            .filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// The node that the log belongs to: the one it was created by, or `node` if it is new.
 fn identify(log: &mut RaftLog<Records>, node: NodeId) -> io::Result<NodeId> {
     let state = log.log_state();
@@ -562,4 +579,56 @@ fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
 
 fn closed() -> io::Error {
     io::Error::other("the log is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::type_config::TypeConfigExt;
+
+    use super::*;
+
+    /// A disk that has failed once may have lost what it was given: nothing after that can be trusted.
+    #[tokio::test]
+    async fn a_failed_flush_is_told_to_who_waits_and_is_final() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let options = LogOptions {
+            directory: directory.path().join("log"),
+            node: NodeId(1),
+            cache_bytes: 0,
+            cache_entries: 0,
+            segment_bytes: SEGMENT_BYTES_MIN,
+        };
+        let failure = Failure::new();
+        let mut log = LogStore::open(&options, Fence::default(), failure.clone()).expect("opens");
+        log.save_vote(&CellVote::new(1, 1))
+            .await
+            .expect("the disk works");
+
+        let (append, appended) = Cell::oneshot();
+        let (vote, voted) = oneshot::channel();
+        let waiting = Waiting {
+            appends: vec![IOFlushed::signal(append)],
+            votes: vec![vote],
+            bytes: 0,
+        };
+        let flushed = Flushed {
+            waiting,
+            shared: log.shared.clone(),
+        };
+        Callback::send(flushed, Err(io::Error::other("the disk is on fire")));
+
+        for result in [appended.await.expect("told"), voted.await.expect("told")] {
+            assert_eq!(
+                result.expect_err("it failed").to_string(),
+                "the disk is on fire"
+            );
+        }
+        assert!(
+            failure
+                .get()
+                .is_some_and(|fatal| fatal.to_string().contains("on fire"))
+        );
+        let refused = log.save_vote(&CellVote::new(2, 1)).await;
+        assert!(refused.expect_err("final").to_string().contains("on fire"));
+    }
 }

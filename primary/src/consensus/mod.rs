@@ -49,11 +49,12 @@ mod records;
 mod state_machine;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub(crate) use command::Command;
 pub(crate) use completion::{Proposed, Refusal};
 pub(crate) use config::ConsensusConfig;
-pub(crate) use error::{ConfirmError, ConsensusError, WaitError};
+pub(crate) use error::{AnswerError, ConfirmError, ConsensusError, WaitError};
 pub(crate) use fence::Fence;
 pub(crate) use handle::{Consensus, ConsensusMetrics};
 pub(crate) use leadership::{Leader, Leadership};

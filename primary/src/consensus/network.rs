@@ -1,8 +1,11 @@
 //! How voters of the cell reach each other.
 //!
-//! openraft asks for a client per peer; a [`Transport`] carries its messages as bytes. Until there is one,
-//! [`NoTransport`] answers that every peer is unreachable: a cell of one never asks, a larger one has no
-//! quorum and says so.
+//! openraft asks for a client per peer; a [`Transport`] carries its messages as bytes, and the peer passes
+//! them to [`super::Consensus::answer`]. [`NoTransport`] reaches nobody: a cell of one never asks, a larger
+//! one has no quorum and says so.
+//!
+//! One append is on its way per follower. Overlapping them is the transport's to add, with
+//! `stream_append`, once a cell's network is slower than its disks.
 
 use std::fmt;
 use std::future::Future;
@@ -20,8 +23,10 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidemark_protocol::NodeId;
+use tokio::time::timeout;
 
 use super::cell::{Cell, CellSnapshot, CellVote};
+use super::wire::{Answer, Request};
 
 /// Carries messages to the other voters of the cell.
 pub(crate) trait Transport: Send + Sync + 'static {
@@ -89,13 +94,37 @@ impl Network {
 }
 
 impl Peer {
-    fn unreachable(&self) -> Unreachable<Cell> {
-        let Self {
-            node,
-            address,
-            transport: _,
-        } = self;
-        Unreachable::from_string(format!("no transport to voter {node} at '{address}'"))
+    async fn ask(&self, request: &Request, option: &RPCOption) -> Result<Answer, RPCError<Cell>> {
+        let within = option.hard_ttl();
+        // A backoff follows: nothing here gets better by asking again at once.
+        let unreachable = |error: &dyn fmt::Display| {
+            RPCError::Unreachable(Unreachable::from_string(format!("{self:?}: {error}")))
+        };
+        let request = request.encode().map_err(|error| unreachable(&error))?;
+        let call = self
+            .transport
+            .call(self.node, &self.address, request, within);
+        let answer = timeout(within, call)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        let answer = answer.map_err(|error| unreachable(&error))?;
+        Answer::decode(&answer).map_err(|error| unreachable(&error))
+    }
+
+    fn confused<T>(&self) -> Result<T, RPCError<Cell>> {
+        let reason = format!("{self:?} answered another question");
+        Err(Unreachable::from_string(reason).into())
+    }
+
+    async fn ask_vote(
+        &self,
+        request: Request,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
+        match self.ask(&request, option).await? {
+            Answer::Vote(answer) => Ok(answer),
+            Answer::Append(_) => self.confused(),
+        }
     }
 }
 
@@ -128,29 +157,33 @@ impl RaftNetworkV2<Cell> for Peer {
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Cell>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<Cell>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Cell>, RPCError<Cell>> {
-        Err(self.unreachable().into())
+        match self.ask(&Request::Append(request), &option).await? {
+            Answer::Append(answer) => Ok(answer),
+            Answer::Vote(_) => self.confused(),
+        }
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<Cell>,
-        _option: RPCOption,
+        request: VoteRequest<Cell>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
-        Err(self.unreachable().into())
+        self.ask_vote(Request::Vote(request), &option).await
     }
 
     // The default would count as a vote granted.
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<Cell>,
-        _option: RPCOption,
+        request: VoteRequest<Cell>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
-        Err(self.unreachable().into())
+        self.ask_vote(Request::PreVote(request), &option).await
     }
 
+    /// A voter that the log no longer reaches needs whole databases, which do not travel here.
     async fn full_snapshot(
         &mut self,
         _vote: CellVote,
@@ -158,6 +191,7 @@ impl RaftNetworkV2<Cell> for Peer {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Cell>, StreamingError<Cell>> {
-        Err(self.unreachable().into())
+        let reason = format!("{self:?} is behind the log, and snapshots are not sent");
+        Err(Unreachable::from_string(reason).into())
     }
 }

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use openraft::StorageError;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -648,4 +650,245 @@ async fn a_vote_closes_the_fence_and_survives() {
     let mut log = LogStore::open(&options, reopened.clone(), Failure::new()).unwrap();
     assert_eq!(log.read_vote().await.unwrap(), Some(CellVote::new(5, 2)));
     assert_eq!(reopened.newest(), Term(5));
+}
+
+/// Voters in one process, and wires between them that can be cut.
+#[derive(Clone, Default)]
+struct Wires(Arc<Wired>);
+
+#[derive(Default)]
+struct Wired {
+    voters: Mutex<BTreeMap<NodeId, Consensus>>,
+    cut_off: Mutex<BTreeSet<NodeId>>,
+}
+
+/// One voter's end of the wires.
+struct End {
+    node: NodeId,
+    wires: Wires,
+}
+
+impl Wires {
+    fn reach(&self, from: NodeId, to: NodeId) -> Option<Consensus> {
+        let cut_off = self.0.cut_off.lock().unwrap();
+        if cut_off.contains(&from) || cut_off.contains(&to) {
+            return None;
+        }
+        self.0.voters.lock().unwrap().get(&to).cloned()
+    }
+
+    fn voter(&self, node: NodeId) -> Consensus {
+        self.0.voters.lock().unwrap()[&node].clone()
+    }
+
+    fn cut_off(&self, node: NodeId) {
+        self.0.cut_off.lock().unwrap().insert(node);
+    }
+
+    fn heal(&self) {
+        self.0.cut_off.lock().unwrap().clear();
+    }
+
+    /// Waits until one that is not cut off leads.
+    async fn leader(&self) -> (NodeId, Consensus, Term) {
+        let found = wait_until(|| {
+            let voters = self.0.voters.lock().unwrap();
+            let cut_off = self.0.cut_off.lock().unwrap();
+            let reachable = voters.iter().filter(|(node, _)| !cut_off.contains(*node));
+            let leads = reachable.filter(|(_, voter)| voter.leadership().borrow().leading);
+            leads
+                .map(|(node, voter)| (*node, voter.clone(), voter.leadership().borrow().term))
+                .max_by_key(|(_, _, term)| *term)
+        });
+        found.await
+    }
+}
+
+impl Transport for End {
+    fn call(
+        &self,
+        node: NodeId,
+        address: &str,
+        request: Bytes,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let (from, wires, address) = (self.node, self.wires.clone(), address.to_owned());
+        Box::pin(async move {
+            let lost = || TransportError {
+                node,
+                address: address.clone(),
+                reason: "cut".to_owned(),
+            };
+            let voter = wires.reach(from, node).ok_or_else(lost)?;
+            let answer = voter.answer(&request).await.map_err(|_stopped| lost())?;
+            wires.reach(node, from).ok_or_else(lost)?;
+            Ok(answer)
+        })
+    }
+}
+
+async fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(met) = condition() {
+                return met;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait)
+        .await
+        .expect("the condition is met in time")
+}
+
+async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recorder>) {
+    let nodes = [1, 2, 3].map(NodeId);
+    let wires = Wires::default();
+    let mut recorders = BTreeMap::new();
+    for node in nodes {
+        let mut config = config(&root.join(node.to_string()));
+        config.node = node;
+        config.voters = nodes
+            .map(|node| (node, format!("http://voter-{node}")))
+            .to_vec();
+        config.heartbeat = Duration::from_millis(40);
+        config.election_min = Duration::from_millis(200);
+        config.election_max = Duration::from_millis(400);
+        config.log_entries_kept = 5;
+        let recorder = Recorder::default();
+        let end = Arc::new(End {
+            node,
+            wires: wires.clone(),
+        });
+        let voter = Consensus::start(config, end, recorder.clone())
+            .await
+            .unwrap();
+        wires.0.voters.lock().unwrap().insert(node, voter);
+        recorders.insert(node, recorder);
+    }
+    (wires, recorders)
+}
+
+async fn stop(wires: &Wires) {
+    let voters = std::mem::take(&mut *wires.0.voters.lock().unwrap());
+    for voter in voters.into_values() {
+        voter.stop().await;
+    }
+}
+
+/// Proposes to whoever leads until it is committed. Never after an unknown outcome.
+async fn commit(wires: &Wires, seq: u64) -> LogIndex {
+    loop {
+        let (_, leader, term) = wires.leader().await;
+        match propose(&leader, term, command(seq)).await {
+            Proposed::Committed { index } => return index,
+            Proposed::Refused(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Proposed::Unknown => panic!("the leader was lost"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_voters_apply_the_same_log() {
+    let root = tempfile::tempdir().unwrap();
+    let (wires, recorders) = cell_of_three(root.path()).await;
+    for seq in 1..=30 {
+        commit(&wires, seq).await;
+    }
+    let expected: Vec<_> = (1..=30).collect();
+    for recorder in recorders.values() {
+        wait_until(|| (recorder.seqs() == expected).then_some(())).await;
+    }
+    let (node, leader, term) = wires.leader().await;
+    leader.confirm(DEADLINE).await.unwrap();
+    for other in recorders.keys().filter(|other| **other != node) {
+        let follower = wires.voter(*other);
+        let refused = propose(&follower, term, command(31)).await;
+        let Proposed::Refused(Refusal::NotLeader { leader: Some(hint) }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            hint,
+            Leader {
+                node,
+                address: format!("http://voter-{node}")
+            }
+        );
+        let confirmed = follower.confirm(DEADLINE).await;
+        assert!(
+            matches!(confirmed, Err(ConfirmError::NotLeader { .. })),
+            "{confirmed:?}"
+        );
+    }
+    stop(&wires).await;
+}
+
+/// The leader's last proposals are on its disk only. They were never acknowledged, and never appear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_cut_off_loses_its_tail_and_says_that_it_does_not_know() {
+    let root = tempfile::tempdir().unwrap();
+    let (wires, recorders) = cell_of_three(root.path()).await;
+    commit(&wires, 1).await;
+    let (old, deposed, old_term) = wires.leader().await;
+
+    wires.cut_off(old);
+    let (done, mut outcomes) = mpsc::unbounded_channel();
+    for seq in 100..110 {
+        let done = done.clone();
+        deposed.propose(old_term, command(seq), move |outcome| {
+            done.send(outcome).unwrap()
+        });
+    }
+    drop(done);
+    let (new, _, new_term) = wires.leader().await;
+    assert!(new != old && new_term > old_term);
+    commit(&wires, 2).await;
+    assert!(
+        deposed.confirm(Duration::from_millis(300)).await.is_err(),
+        "no quorum"
+    );
+
+    wires.heal();
+    wait_until(|| (!deposed.fence().holds(old_term)).then_some(())).await;
+    while let Some(outcome) = outcomes.recv().await {
+        assert!(
+            matches!(outcome, Proposed::Unknown | Proposed::Refused(_)),
+            "{outcome:?}"
+        );
+    }
+    commit(&wires, 3).await;
+    for recorder in recorders.values() {
+        wait_until(|| (recorder.seqs() == [1, 2, 3]).then_some(())).await;
+    }
+    let refused = propose(&deposed, old_term, command(4)).await;
+    assert!(
+        matches!(refused, Proposed::Refused(Refusal::NotLeader { .. })),
+        "{refused:?}"
+    );
+    stop(&wires).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_keeps_in_its_log_what_a_voter_lacks() {
+    let root = tempfile::tempdir().unwrap();
+    let (wires, recorders) = cell_of_three(root.path()).await;
+    commit(&wires, 1).await;
+    let (node, leader, _) = wires.leader().await;
+    let behind = *recorders.keys().find(|other| **other != node).unwrap();
+    wires.cut_off(behind);
+    let mut last = LogIndex(0);
+    for seq in 2..=40 {
+        last = commit(&wires, seq).await;
+    }
+    let durable = leader.snapshot(DEADLINE).await.unwrap();
+    assert!(durable >= Some(last));
+    assert!(
+        leader.metrics().purged < Some(LogIndex(10)),
+        "{:?}",
+        leader.metrics()
+    );
+    wires.heal();
+    let expected: Vec<_> = (1..=40).collect();
+    wait_until(|| (recorders[&behind].seqs() == expected).then_some(())).await;
+    stop(&wires).await;
 }
