@@ -194,7 +194,7 @@ fn read_on<S: ResultSink>(
     let ended = ended
         .and_then(|()| sql.switch_back())
         .map_err(RunError::Storage);
-    ran.and_then(|_| ended)
+    ran.and(ended)
 }
 
 fn read_error(error: RunError, shared: &Shared, control: &Control) -> ReadError {

@@ -11,6 +11,10 @@ use crate::hash::page_hash;
 /// SQLite 3.47.0, which wrote none of this but is named as the last writer.
 const SQLITE_VERSION: u32 = 3_047_000;
 
+/// The page size as the file format has it, less its low byte, which is zero.
+const PAGE_SIZE_HIGH: u8 = 0x10;
+const _: () = assert!((PAGE_SIZE_HIGH as usize) << 8 == PAGE_SIZE);
+
 /// Page 1 of the empty database: WAL mode, UTF-8, an empty schema.
 pub(crate) const PAGE: [u8; PAGE_SIZE] = page();
 
@@ -22,7 +26,7 @@ const fn page() -> [u8; PAGE_SIZE] {
         page[i] = magic[i];
         i += 1;
     }
-    page[16] = (PAGE_SIZE >> 8) as u8; // page size, big-endian
+    page[16] = PAGE_SIZE_HIGH; // page size, big-endian
     page[18] = 2; // written through a WAL
     page[19] = 2; // read through a WAL
     page[21] = 64; // payload fractions, fixed by the format
@@ -40,7 +44,7 @@ const fn page() -> [u8; PAGE_SIZE] {
         i += 1;
     }
     page[100] = 13; // a leaf of a table B-tree, without cells
-    page[105] = (PAGE_SIZE >> 8) as u8; // where its cells would start
+    page[105] = PAGE_SIZE_HIGH; // where its cells would start
     page
 }
 

@@ -11,7 +11,8 @@ use tidemark_protocol::{PAGE_SIZE, PageNo, StateChecksum, Transaction};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The page SQLite leaves alone because its lock bytes lie there.
-pub(crate) const LOCK_PAGE: PageNo = PageNo((1 << 30) / PAGE_SIZE as u32 + 1);
+pub(crate) const LOCK_PAGE: PageNo = PageNo(262_145);
+const _: () = assert!((LOCK_PAGE.0 as usize - 1) * PAGE_SIZE == 1 << 30);
 
 /// The hash of a page: XXH3-64 of the image with the page number as seed. Zero for the lock page.
 pub fn page_hash(page: PageNo, image: &[u8; PAGE_SIZE]) -> u64 {
@@ -145,13 +146,21 @@ impl Ahead {
         }
     }
 
-    /// Tells that `base` has followed `change`: what it says is no longer a difference.
-    pub(crate) fn settle(&mut self, base: &PageHashes, change: &Change) {
-        for (page, _) in &change.pages {
-            if self.changed.get(page) == Some(&base.get(*page)) {
-                self.changed.remove(page);
-            }
+    /// The state `changes` ahead of `base`.
+    pub(crate) fn after<'a>(
+        base: &PageHashes,
+        changes: impl IntoIterator<Item = &'a Change>,
+    ) -> Self {
+        let mut ahead = Self::of(base);
+        for change in changes {
+            ahead.advance(base, change);
         }
+        ahead
+    }
+
+    /// Pages that differ from the base, or once did.
+    pub(crate) fn changed_count(&self) -> usize {
+        self.changed.len()
     }
 
     /// Tells that `base` has caught up.

@@ -46,8 +46,8 @@ pub use error::{
 pub use hash::page_hash;
 pub use options::{Limits, Options};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};
-pub use registry::is_open;
 pub use rebuild::Rebuild;
+pub use registry::is_open;
 pub use snapshot::Snapshot;
 pub use strand::{PostError, Strand, Threads};
 

@@ -51,6 +51,9 @@ use crate::overlay::{Overlay, PAGES_BYTES_MAX};
 use crate::shared::Shared;
 use crate::sql::{Access, RunError, Sql, engine_error};
 
+/// Fewest differing pages of the tip that are worth a sweep.
+const TIP_PAGES_SWEPT: usize = 4096;
+
 /// How hard a checkpoint tries. All of them run in the owner, readers go on meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CheckpointMode {
@@ -87,6 +90,8 @@ pub struct Owner {
     hashes: PageHashes,
     /// From there to the tip.
     tip: Ahead,
+    /// When the tip has this many differences, those that are none any more are sought.
+    tip_pages_next_sweep: usize,
     /// What each pending transaction does to the hashes, oldest first.
     changes: VecDeque<Change>,
     /// What readers see; `None` while unidentified.
@@ -139,6 +144,7 @@ impl Owner {
             wal,
             journal,
             tip: Ahead::of(&hashes),
+            tip_pages_next_sweep: TIP_PAGES_SWEPT,
             hashes,
             changes: VecDeque::new(),
             acknowledged,
@@ -302,10 +308,7 @@ impl Owner {
             Ok(transaction) => transaction,
             Err(_) => {
                 self.lock()?.invalidate();
-                self.tip = Ahead::of(&self.hashes);
-                for change in &self.changes {
-                    self.tip.advance(&self.hashes, change);
-                }
+                self.tip = Ahead::after(&self.hashes, &self.changes);
                 return Err(ExecuteError::TooLarge {
                     bytes,
                     max: PAGES_BYTES_MAX,
@@ -355,12 +358,23 @@ impl Owner {
         self.inject_at(Some(next), pages_after, |wal| wal.flush(count))?;
         for change in self.changes.drain(..count) {
             self.hashes.advance(&change);
-            self.tip.settle(&self.hashes, &change);
         }
+        self.settle_tip();
+        debug_assert_eq!(self.hashes.checksum(), next.checksum, "hashes went astray");
+        Ok(())
+    }
+
+    /// Forgets differences of the tip that are none any more.
+    ///
+    /// Note: an entry must not go one by one when the base arrives at its value. The page may go through
+    /// other values among the transactions still pending before it comes back to this one.
+    fn settle_tip(&mut self) {
         if self.changes.is_empty() {
             self.tip.settle_all();
+        } else if self.tip.changed_count() > self.tip_pages_next_sweep {
+            self.tip = Ahead::after(&self.hashes, &self.changes);
+            self.tip_pages_next_sweep = TIP_PAGES_SWEPT.max(2 * self.tip.changed_count());
         }
-        Ok(())
     }
 
     /// Drops all transactions that await acknowledgement.
@@ -369,6 +383,10 @@ impl Owner {
         self.lock()?.discard();
         self.changes.clear();
         self.tip = Ahead::of(&self.hashes);
+        debug_assert_eq!(
+            Some(self.tip.checksum()),
+            self.acknowledged.map(|at| at.checksum)
+        );
         Ok(())
     }
 
@@ -403,6 +421,7 @@ impl Owner {
             self.hashes.advance(change);
         }
         self.tip.settle_all();
+        debug_assert_eq!(self.hashes.checksum(), next.checksum, "hashes went astray");
         Ok(next)
     }
 

@@ -29,8 +29,12 @@ impl Drop for OpenDirectory {
 /// Whether this process has the database in `directory` open: whether an [`crate::Owner`], a
 /// [`crate::Database`] or a [`crate::Snapshot`] of it is still alive.
 pub fn is_open(directory: &Path) -> bool {
-    let Ok(canonical) = directory.canonicalize() else { return false };
-    open().as_ref().is_some_and(|paths| paths.contains(&canonical))
+    let Ok(canonical) = directory.canonicalize() else {
+        return false;
+    };
+    open()
+        .as_ref()
+        .is_some_and(|paths| paths.contains(&canonical))
 }
 
 fn open() -> MutexGuard<'static, Option<HashSet<PathBuf>>> {

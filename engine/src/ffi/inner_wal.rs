@@ -11,7 +11,8 @@ use super::code::Code;
 /// Flags for `xFrames` and `xCheckpoint` that amount to `synchronous=NORMAL`: no sync at a commit, a
 /// sync of the WAL header when the WAL starts over (bits 2 and 3 are for everything but commits).
 const SYNC_NORMAL: c_int = c::SQLITE_SYNC_NORMAL << 2;
-const PAGE_SIZE_C: c_int = PAGE_SIZE as c_int;
+const PAGE_SIZE_C: c_int = 4096;
+const _: () = assert!(PAGE_SIZE_C as usize == PAGE_SIZE);
 
 /// What identifies a snapshot of the WAL: its generation and the number of its last committed frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,4 +6,6 @@
 )]
 
 mod basics;
+mod mix;
+mod rules;
 mod support;

@@ -34,18 +34,20 @@ impl Rows {
 
     /// The integer in the first cell of the last statement.
     pub(crate) fn integer(&self) -> i64 {
-        match self.statements.last().unwrap().rows[0][0] {
-            Value::Integer(integer) => integer,
-            ref other => panic!("{other:?} is no integer"),
-        }
+        let value = &self.statements.last().unwrap().rows[0][0];
+        let Value::Integer(integer) = value else {
+            panic!("{value:?} is no integer")
+        };
+        *integer
     }
 
     /// The text in the first cell of the last statement.
     pub(crate) fn text(&self) -> String {
-        match &self.statements.last().unwrap().rows[0][0] {
-            Value::Text(text) => text.clone(),
-            other => panic!("{other:?} is no text"),
-        }
+        let value = &self.statements.last().unwrap().rows[0][0];
+        let Value::Text(text) = value else {
+            panic!("{value:?} is no text")
+        };
+        text.clone()
     }
 }
 
