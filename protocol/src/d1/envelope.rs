@@ -4,7 +4,7 @@
 //! {"result":T|null,"success":bool,"errors":[{"code","message"}],"messages":[],"result_info"?:{…}}
 //! ```
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Failure;
 
@@ -87,8 +87,10 @@ pub struct Meta {
     /// Milliseconds in SQLite.
     pub duration: f64,
     /// Rows changed, by triggers and cascades too.
+    #[serde(deserialize_with = "integer")]
     pub changes: i64,
     /// The connection's last inserted rowid.
+    #[serde(deserialize_with = "integer")]
     pub last_row_id: i64,
     /// Whether the statement wrote.
     pub changed_db: bool,
@@ -107,6 +109,24 @@ pub struct Meta {
 pub struct Timings {
     /// Milliseconds in SQLite.
     pub sql_duration_ms: f64,
+}
+
+/// Reads an integer that may have passed through a double: the largest rowid comes out above itself.
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Integer(i64),
+        Double(f64),
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the cast saturates, as it should"
+    )]
+    Ok(match Number::deserialize(from)? {
+        Number::Integer(integer) => integer,
+        Number::Double(double) => double as i64,
+    })
 }
 
 /// The envelope of a success around `result`, which is JSON already.
