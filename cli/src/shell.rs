@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use self::console::{Console, Flow, Form};
 use self::directive::Scope;
 use self::editor::{Keyboard, Typed};
+pub(crate) use self::render::blank_table;
 use crate::config::Secret;
 
 /// How long the greeting waits for the node before the prompt comes without it.

@@ -15,8 +15,6 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ContentArrangement, Table};
 use tidemark_client::{Client, NodeStatus, ReplicationMode, Role};
 use tidemark_protocol::{DatabaseId, NodeId};
 use tokio::task::JoinSet;
@@ -24,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::copies::{Copy, Verdict, judge, level};
 use crate::config::Secret;
+use crate::shell::blank_table;
 
 /// Pause before looking again at databases that do not agree yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -262,11 +261,8 @@ impl Database {
 }
 
 fn report(nodes: &[Node], databases: &BTreeMap<DatabaseId, Database>) -> anyhow::Result<()> {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["database", "node", "position", "checksum", "intact"]);
+    let mut table = blank_table();
+    table.set_header(["database", "node", "position", "checksum", "intact"]);
     for database in databases.values() {
         for (node, copy) in nodes.iter().zip(&database.copies) {
             let (checksum, intact) = match copy {
@@ -313,11 +309,8 @@ fn report(nodes: &[Node], databases: &BTreeMap<DatabaseId, Database>) -> anyhow:
     let urls: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
     writeln!(
         out,
-        "{} agree on {}",
-        match databases.len() {
-            1 => "1 database".to_owned(),
-            count => format!("all {count} databases"),
-        },
+        "all copies agree: {} databases on {}",
+        databases.len(),
         urls.join(", ")
     )?;
     Ok(())

@@ -13,12 +13,19 @@ use tidemark_protocol::Bookmark;
 /// Bytes of a blob that a table shows. `hex(column)` shows all.
 const BLOB_BYTES_SHOWN: usize = 32;
 
+/// Columns of the narrowest terminal that tables are fitted to. Some pretend to have none.
+const TERMINAL_WIDTH_MIN: u16 = 20;
+
 /// An empty table in the shell's looks.
 pub(crate) fn blank_table() -> Table {
     let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(UTF8_FULL_CONDENSED);
+    if table
+        .width()
+        .is_some_and(|width| width >= TERMINAL_WIDTH_MIN)
+    {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table
 }
 

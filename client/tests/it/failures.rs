@@ -236,3 +236,15 @@ async fn name_that_would_leave_its_path_is_not_sent() {
     }
     assert!(server.asked().is_empty());
 }
+
+/// At stake: a build without TLS says so, and one with it needs nothing else from the program.
+#[test]
+fn https_needs_the_feature_and_nothing_else() {
+    let built = Client::builder("https://db.example").build();
+    if cfg!(feature = "tls") {
+        built.unwrap();
+    } else {
+        let text = built.unwrap_err().to_string();
+        assert!(text.contains("feature 'tls'"), "{text}");
+    }
+}
