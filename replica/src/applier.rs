@@ -38,10 +38,12 @@ const CHECKPOINT_FRAMES: u32 = 2000;
 const WAL_BYTES_MAX: u64 = 32 << 20;
 /// Frames between two tries of that.
 const RESTART_FRAMES: u32 = 1000;
-/// First pause before files that failed are opened again; doubles up to [`REOPEN_WAIT_MAX`].
-const REOPEN_WAIT_MIN: Duration = Duration::from_millis(500);
+/// First pause after files failed, before they are tried again; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest such pause.
-const REOPEN_WAIT_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause before the source is asked again for a database that it says it does not hold.
+const DROPPED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The owner's side of one database.
 #[derive(Debug)]
@@ -57,7 +59,8 @@ pub(crate) struct Applier {
     frames_checkpointed: u32,
     /// Resynchronisations that failed since the last that did not. After the first, no hashes are sent.
     resyncs_failed: u32,
-    reopen_wait: Duration,
+    /// The next pause after files failed.
+    pause: Duration,
     /// Why the copy must not be read, while it must not.
     damaged: Option<Arc<str>>,
     /// Whether the files failed and were not opened again yet.
@@ -111,7 +114,7 @@ impl Applier {
             feed: Feed::Idle,
             frames_checkpointed: 0,
             resyncs_failed: 0,
-            reopen_wait: REOPEN_WAIT_MIN,
+            pause: PAUSE_MIN,
             damaged: None,
             failed: false,
             ended: false,
@@ -159,6 +162,7 @@ impl Applier {
             }
             Work::Item(Item::ImageEnd) => self.on_image_end(copy),
             Work::Item(Item::Dropped) => self.on_dropped(copy),
+            Work::Item(Item::Again(number)) => self.on_again(copy, number),
             Work::Item(Item::Suspect) => self.on_suspect(copy),
             Work::Item(Item::Delete) => self.on_delete(copy),
             Work::Item(Item::Close(done)) => self.on_close(copy, done),
@@ -186,8 +190,9 @@ impl Applier {
         self.feed = Feed::Idle;
         match self.open(copy) {
             Ok(Some(position)) => {
-                self.reopen_wait = REOPEN_WAIT_MIN;
-                copy.publish(Some(position), Condition::Alone);
+                if self.outbox.is_none() {
+                    copy.publish(Some(position), Condition::Alone);
+                } // else the caller goes on to follow, and says so
             }
             Ok(None) => {
                 tracing::warn!(db = %self.id, "the content of a database is at no known position");
@@ -262,6 +267,7 @@ impl Applier {
         match owner.apply(transactions) {
             Ok(position) => {
                 fail::fail_point!("replica::after_apply");
+                self.pause = PAUSE_MIN;
                 self.publish(copy, Condition::Following);
                 if let Some(outbox) = &self.outbox {
                     outbox.confirm(self.id, position);
@@ -316,7 +322,8 @@ impl Applier {
         match self.feed {
             Feed::Following => self.site.metrics.resync("source"),
             Feed::Asked => {}
-            Feed::Idle | Feed::Resync(_) | Feed::Releasing(_) => {
+            Feed::Idle => return, // given up, and the source did not know yet
+            Feed::Resync(_) | Feed::Releasing(_) => {
                 outbox.complain(format!("database {}: unexpected wish for hashes", self.id));
                 return;
             }
@@ -341,7 +348,7 @@ impl Applier {
         }
         let snapshot = self.files.as_ref().map(|(_, database)| database.snapshot());
         if let Some(Ok(snapshot)) = snapshot {
-            return OldPages::Snapshot(snapshot);
+            return OldPages::Snapshot(Box::new(snapshot));
         }
         // The engine does not answer for the content: take the file as it lies there.
         OldPages::file(&copy.directory()).unwrap_or_else(|error| {
@@ -362,8 +369,8 @@ impl Applier {
                     self.resync_failed(copy, &error);
                 }
             }
-            Feed::Asked => {} // of an image that was given up
-            Feed::Idle | Feed::Following | Feed::Releasing(_) => self.complain_of(part),
+            Feed::Idle | Feed::Asked => {} // of an image that was given up
+            Feed::Following | Feed::Releasing(_) => self.complain_of(part),
         }
     }
 
@@ -373,8 +380,8 @@ impl Applier {
                 Ok(complete) => self.release(copy, AfterRelease::Install(complete), Duration::ZERO),
                 Err(error) => self.resync_failed(copy, &error),
             },
-            Feed::Asked => self.feed = Feed::Asked,
-            feed @ (Feed::Idle | Feed::Following | Feed::Releasing(_)) => {
+            feed @ (Feed::Idle | Feed::Asked) => self.feed = feed,
+            feed @ (Feed::Following | Feed::Releasing(_)) => {
                 self.feed = feed;
                 self.complain_of("end");
             }
@@ -387,18 +394,58 @@ impl Applier {
         }
     }
 
-    /// An image did not work out: once more, without relying on what is here; and when that fails as
-    /// well, on another connection, after its pause.
+    /// An image did not work out. A source that broke the protocol is left. Else once more, without
+    /// relying on what is here; and when that fails as well, after pauses: most likely the disk is full.
     fn resync_failed(&mut self, copy: &Arc<Copy>, error: &ResyncError) {
         tracing::warn!(db = %self.id, %error, "resynchronising a database failed");
         self.resyncs_failed += 1;
         self.feed = Feed::Idle;
         self.site.metrics.resync("failed");
-        if self.resyncs_failed == 1 && !error.is_of_source() {
-            self.ask_for_resync(copy);
-        } else if let Some(outbox) = &self.outbox {
+        let Some(outbox) = &self.outbox else { return };
+        if error.is_of_source() {
             outbox.complain(error.to_string());
+        } else if self.resyncs_failed == 1 {
+            self.ask_for_resync(copy);
+        } else {
+            outbox.control(FollowerMessage::Unfollow { database: self.id });
+            self.publish(copy, Condition::Alone);
+            let pause = self.next_pause();
+            self.again_after(copy, pause);
         }
+    }
+
+    /// Tries once more on this connection, after a pause.
+    fn again_after(&self, copy: &Arc<Copy>, pause: Duration) {
+        let Some(number) = self.outbox.as_ref().map(|outbox| outbox.number()) else {
+            return;
+        };
+        let copy = Arc::clone(copy);
+        self.site.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            copy.feed(Item::Again(number));
+        });
+    }
+
+    fn on_again(&mut self, copy: &Arc<Copy>, number: u64) {
+        let same = self
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| outbox.number() == number);
+        if !same || !matches!(self.feed, Feed::Idle) {
+            return;
+        }
+        if self.resyncs_failed > 0 {
+            self.ask_for_resync(copy); // remains of the last image may still be on their way
+        } else {
+            self.follow(copy);
+        }
+    }
+
+    /// The next of the pauses after failures of our own.
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
     }
 
     /// Closes the files and goes on when the reads of them have ended, which they do: each has a
@@ -408,9 +455,7 @@ impl Applier {
         copy.empty();
         if let Some((owner, database)) = self.files.take() {
             drop(database);
-            if let Err(error) = owner.close() {
-                tracing::warn!(db = %self.id, %error, "closing a database failed");
-            }
+            owner.close();
         }
         self.frames_checkpointed = 0;
         self.feed = Feed::Releasing(after);
@@ -467,6 +512,7 @@ impl Applier {
                 self.site.metrics.resync_pages_received.inc_by(received);
                 self.site.metrics.resync_pages_kept.inc_by(kept);
                 self.resyncs_failed = 0;
+                self.pause = PAUSE_MIN;
                 if let Some(outbox) = &self.outbox {
                     outbox.confirm(self.id, position);
                     self.feed = Feed::Following;
@@ -485,9 +531,11 @@ impl Applier {
     }
 
     fn on_dropped(&mut self, copy: &Arc<Copy>) {
-        // The catalogue says when its files go; until then nothing new comes.
+        // The catalogue says when its files go. Until then nothing new comes; or the source is slower
+        // than its own catalogue and gets it a little later.
         self.feed = Feed::Idle;
         self.publish(copy, Condition::Alone);
+        self.again_after(copy, DROPPED_PAUSE);
     }
 
     /// A read failed in a way that content as it should be does not explain: look at every page.
@@ -575,8 +623,7 @@ impl Applier {
             outbox.control(FollowerMessage::Unfollow { database: self.id });
         }
         self.failed = true;
-        let pause = self.reopen_wait;
-        self.reopen_wait = (pause * 2).min(REOPEN_WAIT_MAX);
+        let pause = self.next_pause();
         self.release(copy, AfterRelease::Open, pause);
         copy.publish(None, Condition::Damaged(error.to_string().into()));
     }
@@ -597,9 +644,7 @@ impl Applier {
         if position.is_none() {
             // Closed again at once: its pages are read as raw bytes.
             drop(database);
-            owner
-                .close()
-                .map_err(|error| Unopened::Storage(error.to_string()))?;
+            owner.close();
             return Ok(None);
         }
         self.damaged = None;

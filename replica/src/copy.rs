@@ -82,6 +82,8 @@ pub(crate) enum Item {
     ImageEnd,
     /// The source no longer holds the database.
     Dropped,
+    /// What went wrong with the source on this connection may work now.
+    Again(u64),
     /// A read found something wrong with the files.
     Suspect,
     /// Delete the files.
@@ -111,8 +113,8 @@ struct Inbox {
 }
 
 impl Copy {
-    /// A copy whose files are about to be opened.
-    pub(crate) fn new(id: DatabaseId, site: Arc<Site>) -> Arc<Self> {
+    /// A copy whose files are about to be opened, and which then follows if there is a connection.
+    pub(crate) fn new(id: DatabaseId, site: Arc<Site>, outbox: Option<&Arc<Outbox>>) -> Arc<Self> {
         let applier = Applier::new(id, Arc::clone(&site));
         let strand = Strand::new(applier, Arc::clone(&site.threads), STRAND_JOBS_MAX);
         let standing = Standing {
@@ -128,6 +130,9 @@ impl Copy {
             inbox: Mutex::default(),
             strand,
         });
+        if let Some(outbox) = outbox {
+            copy.feed(Item::Connected(Arc::clone(outbox)));
+        }
         copy.feed(Item::Open);
         copy
     }

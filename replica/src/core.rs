@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tidemark_engine::Threads;
 use tidemark_protocol::catalogue::Catalogue;
+use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Region};
 use tokio::sync::oneshot;
 
@@ -23,6 +24,7 @@ use crate::term_file::TermFile;
 pub(crate) struct Core {
     pub(crate) config: ReplicaConfig,
     pub(crate) upstream: Upstream,
+    pub(crate) served_by: ServedBy,
     pub(crate) site: Arc<Site>,
     pub(crate) terms: TermFile,
     pub(crate) heartbeat: Arc<HeartbeatAge>,
@@ -43,10 +45,15 @@ impl Core {
         terms: TermFile,
         heartbeat: Arc<HeartbeatAge>,
     ) -> Self {
-        let catalogue_copy = Copy::new(DatabaseId::CATALOGUE, Arc::clone(&site));
+        let catalogue_copy = Copy::new(DatabaseId::CATALOGUE, Arc::clone(&site), None);
         let roster = HashMap::from([(DatabaseId::CATALOGUE, Arc::clone(&catalogue_copy))]);
+        let served_by = ServedBy {
+            region: config.region.to_string(),
+            primary: false,
+        };
         Self {
             config,
+            served_by,
             upstream,
             site,
             terms,
@@ -94,7 +101,7 @@ impl Core {
     pub(crate) fn adopt(&self, catalogue: &Arc<Catalogue>) {
         let wanted = |id| catalogue.get(id).is_some_and(|entry| entry.replicated);
         let outbox = self.lock_outbox();
-        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        let mut gone = Vec::new();
         {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
             roster.retain(|id, copy| {
@@ -106,9 +113,7 @@ impl Core {
             });
             for entry in catalogue.entries().filter(|entry| entry.replicated) {
                 roster.entry(entry.uuid).or_insert_with(|| {
-                    let copy = Copy::new(entry.uuid, Arc::clone(&self.site));
-                    come.push(Arc::clone(&copy));
-                    copy
+                    Copy::new(entry.uuid, Arc::clone(&self.site), outbox.as_ref())
                 });
             }
             self.metrics()
@@ -117,11 +122,6 @@ impl Core {
         }
         for copy in gone {
             copy.feed(Item::Delete);
-        }
-        if let Some(outbox) = &*outbox {
-            for copy in come {
-                copy.feed(Item::Connected(Arc::clone(outbox)));
-            }
         }
         drop(outbox);
         *self

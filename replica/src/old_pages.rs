@@ -21,7 +21,7 @@ pub(crate) enum OldPages {
     /// Nowhere.
     None,
     /// A committed state of an open database.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// A damaged file. Pages that only its WAL holds will be sent again.
     File {
         /// The main file.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tidemark_engine::{Control, ReadError};
 use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::node::Answer;
-use tidemark_protocol::render::{Renderer, ResultSink, ServedBy};
+use tidemark_protocol::render::{Renderer, ResultSink};
 use tidemark_protocol::{
     Bookmark, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position, ReadContract,
     Statement,
@@ -189,11 +189,8 @@ impl Read<'_> {
             database,
             ..
         } = self.request;
-        let served_by = ServedBy {
-            region: self.core.config.region.to_string(),
-            primary: false,
-        };
-        let mut renderer = Renderer::new(shape, form, self.core.config.answer, &served_by);
+        let mut renderer =
+            Renderer::new(shape, form, self.core.config.answer, &self.core.served_by);
 
         let inline = Control {
             deadline: self.deadline.min(Instant::now() + INLINE_WAIT),

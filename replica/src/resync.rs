@@ -16,8 +16,8 @@ use crate::old_pages::{OldPages, OldPagesError};
 
 /// SQLite leaves this page alone (its lock bytes lie there): no image, no hash.
 const LOCK_PAGE: u32 = (1 << 30) / 4096 + 1;
-/// SQLite's own bound on the pages of a database.
-const PAGES_MAX: u32 = 0xffff_fffe;
+/// Most pages of an image that is accepted, 256 GiB: each costs eight bytes of memory meanwhile.
+const PAGES_MAX: u32 = 1 << 26;
 
 /// Why a resynchronisation failed.
 #[derive(Debug, thiserror::Error)]

@@ -166,6 +166,27 @@ async fn created_database_appears_and_deleted_one_goes_with_its_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn database_that_the_source_gets_later_than_its_catalogue_is_asked_for_again() {
+    let world = World::new().await;
+    let other = DatabaseId::from_bytes([0xd2; 16]);
+    world.source.list(other, "other");
+    world
+        .eventually("asked", async || {
+            world
+                .source
+                .state()
+                .seen
+                .follows
+                .iter()
+                .any(|(id, _)| *id == other)
+        })
+        .await;
+    world.source.open(other);
+    world.source.write(other, "CREATE TABLE u(x)", vec![]);
+    world.caught_up(other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silent_source_is_left_and_found_again() {
     let world = World::new().await;
     let hellos = world.source.state().seen.hellos.len();

@@ -241,10 +241,12 @@ async fn lost_transaction_is_noticed_and_old_content_stays_readable_meanwhile() 
 async fn killed_in_the_middle_of_an_image_it_starts_with_the_old_state_and_is_repaired() {
     let mut world = grown_world().await;
     let old = world.source.position(DB);
+    world.source.pause();
     world.source.write(DB, "UPDATE t SET v = v || 'x'", vec![]);
     world.source.forget();
     world.source.state().image_pages_max = Some(30);
     world.source.hang_up();
+    world.source.resume();
     let building = |world: &World| {
         let known = ["main.db", "main.db-wal", "main.db-shm", "positions"];
         std::fs::read_dir(world.files_of(DB)).unwrap().any(|entry| {
@@ -282,6 +284,33 @@ async fn killed_in_the_middle_of_an_image_it_starts_with_the_old_state_and_is_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn image_that_cannot_be_written_is_tried_again_until_it_can() {
+    let mut world = grown_world().await;
+    // Stands where the new file is to be made.
+    let obstacle = world.files_of(DB).join("main.db.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    world.source.pause();
+    world
+        .source
+        .write(DB, "UPDATE t SET v = 'new' WHERE id = 1", vec![]);
+    world.source.forget();
+    world.source.hang_up();
+    world.source.resume();
+    let failed = "tidemark_replica_resyncs_total{reason=\"failed\"}";
+    world
+        .eventually("failed twice", async || world.metric(failed) >= 2)
+        .await;
+    // The old state is intact and stays readable.
+    assert_eq!(
+        world.value(unconstrained("SELECT count(*) FROM t")).await,
+        40
+    );
+    std::fs::remove_dir(&obstacle).unwrap();
+    world.caught_up(DB).await;
+    assert_identical(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_read_of_the_old_copy_holds_the_exchange_back_and_ends_undisturbed() {
     let world = grown_world().await;
     let reads: Vec<_> = (0..4)
@@ -295,12 +324,24 @@ async fn long_read_of_the_old_copy_holds_the_exchange_back_and_ends_undisturbed(
             tokio::spawn(async move { node.execute(request).await })
         })
         .collect();
+    world.source.pause();
     world
         .source
         .write(DB, "UPDATE t SET v = 'new' WHERE id = 1", vec![]);
     world.source.forget();
     world.source.hang_up();
+    world.source.resume();
     world.caught_up(DB).await;
+    assert!(
+        world
+            .source
+            .state()
+            .seen
+            .hashes
+            .iter()
+            .any(|(id, _)| *id == DB),
+        "exchanged"
+    );
     for read in reads {
         let failure = read.await.unwrap().unwrap_err();
         assert_eq!(failure.kind, FailureKind::Deadline);

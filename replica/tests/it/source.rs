@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -125,7 +125,7 @@ impl Source {
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn url(&self) -> String {
@@ -172,7 +172,8 @@ impl Source {
         }
     }
 
-    fn open(&self, id: DatabaseId) {
+    /// Makes a database that the catalogue does not list.
+    pub fn open(&self, id: DatabaseId) {
         let directory = self.directory_of(id);
         std::fs::create_dir_all(&directory).unwrap();
         let Opened { database, owner } =
