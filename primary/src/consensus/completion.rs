@@ -98,7 +98,7 @@ pub(super) fn outcome(result: ClientWriteResult<Cell>) -> Proposed {
         Ok(written) => Proposed::Committed {
             index: LogIndex(written.log_id.index),
         },
-        Err(ClientWriteError::ForwardToLeader(forward)) => Proposed::Refused(refusal(forward)),
+        Err(ClientWriteError::ForwardToLeader(forward)) => Proposed::Refused(refusal(&forward)),
         // Appended here once. The next leader may hold it too, and commit it.
         Err(ClientWriteError::LogEntryDiscarded(_)) => Proposed::Unknown,
         Err(
@@ -112,7 +112,7 @@ pub(super) fn outcome(result: ClientWriteResult<Cell>) -> Proposed {
     }
 }
 
-pub(super) fn refusal(forward: ForwardToLeader<Cell>) -> Refusal {
+pub(super) fn refusal(forward: &ForwardToLeader<Cell>) -> Refusal {
     match forward.reason {
         ForwardReason::NotLeader => Refusal::NotLeader {
             leader: forward

@@ -129,7 +129,7 @@ impl Consensus {
             state_machine,
         )
         .await;
-        let raft = raft.map_err(|error| fatal(&failure, error))?;
+        let raft = raft.map_err(|error| fatal(&failure, &error))?;
         raft.run();
 
         let (publish, leadership) = watch::channel(Leadership::default());
@@ -223,6 +223,10 @@ impl Consensus {
     }
 
     /// What closes a leadership at once; see [`Fence`].
+    #[allow(
+        dead_code,
+        reason = "for work that is long enough to be worth stopping early"
+    )]
     pub(crate) fn fence(&self) -> Fence {
         self.inner.fence.clone()
     }
@@ -234,7 +238,7 @@ impl Consensus {
         match timeout(within, confirm).await {
             Ok(Ok(_read_at)) => Ok(()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(match refusal(forward) {
+                Err(match refusal(&forward) {
                     Refusal::NotLeader { leader } => ConfirmError::NotLeader { leader },
                     Refusal::Lease | Refusal::Busy { .. } | Refusal::Stopped => {
                         ConfirmError::NoQuorum { waited: within }
@@ -264,15 +268,15 @@ impl Consensus {
                 .snapshot
                 .map(|log_id| LogIndex(log_id.index)))
         };
-        timeout(within, take).await.unwrap_or_else(|_elapsed| {
-            Err(WaitError::Deadline {
-                action: "making applied entries durable",
-                waited: within,
-            })
-        })
+        let late = WaitError::Deadline {
+            action: "making applied entries durable",
+            waited: within,
+        };
+        timeout(within, take).await.unwrap_or(Err(late))
     }
 
     /// Answers another voter's message, for the receiving side of a [`Transport`].
+    #[allow(dead_code, reason = "for the receiving side of a transport")]
     pub(crate) async fn answer(&self, request: &[u8]) -> Result<Bytes, AnswerError> {
         let raft = &self.inner.raft;
         let stopped = |_fatal: RaftError<Cell>| AnswerError::Stopped;
@@ -350,7 +354,7 @@ impl Consensus {
 impl Inner {
     /// Brings a new cell into being; hurries a cell of one, which has nobody to wait for.
     async fn stand(&self, config: &ConsensusConfig) -> Result<(), ConsensusError> {
-        let failed = |error| fatal(&self.failure, error);
+        let failed = |error| fatal(&self.failure, &error);
         if !self.raft.is_initialized().await.map_err(failed)? {
             if config.voters.is_empty() {
                 return Ok(());
@@ -499,8 +503,8 @@ async fn open(
     })
 }
 
-fn fatal(failure: &Failure, error: Fatal<Cell>) -> ConsensusError {
-    failure.set("consensus stopped", &error);
+fn fatal(failure: &Failure, error: &Fatal<Cell>) -> ConsensusError {
+    failure.set("consensus stopped", error);
     ConsensusError::Fatal {
         reason: error.to_string(),
     }

@@ -56,7 +56,9 @@ pub(crate) use completion::{Proposed, Refusal};
 pub(crate) use config::ConsensusConfig;
 pub(crate) use error::{AnswerError, ConfirmError, ConsensusError, WaitError};
 pub(crate) use fence::Fence;
-pub(crate) use handle::{Consensus, ConsensusMetrics};
+pub(crate) use handle::Consensus;
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
-pub(crate) use network::{NoTransport, Transport, TransportError};
+pub(crate) use network::NoTransport;
+#[allow(unused_imports, reason = "for the cell's transport")]
+pub(crate) use network::{Transport, TransportError};

@@ -31,7 +31,7 @@ const KIND_BLANK: u8 = 0;
 const KIND_MEMBERSHIP: u8 = 1;
 
 /// Largest payload that is written or accepted, in bytes.
-const PAYLOAD_BYTES_MAX: u32 = TRANSACTION_BYTES_MAX as u32;
+const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 const _: () = assert!(PAYLOAD_BYTES_MAX as usize == TRANSACTION_BYTES_MAX);
 /// Largest cell with learners and both halves of a membership change, in nodes.
 const MEMBERS_MAX: usize = 64;

@@ -140,12 +140,8 @@ async fn start_with(config: ConsensusConfig) -> (Consensus, Recorder, Term) {
 async fn leading(consensus: &Consensus) -> Term {
     let mut leadership = consensus.leadership();
     let leading = leadership.wait_for(|leadership| leadership.leading);
-    let term = tokio::time::timeout(DEADLINE, leading)
-        .await
-        .unwrap()
-        .unwrap()
-        .term;
-    term
+    let led = tokio::time::timeout(DEADLINE, leading).await.unwrap();
+    led.unwrap().term
 }
 
 async fn propose(consensus: &Consensus, term: Term, command: Command) -> Proposed {
