@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use tidemark_protocol::{DatabaseId, Epoch, Position, Seq, StateChecksum};
 
-use crate::error::EngineError;
+use crate::error::{EngineError, OpenError};
 use crate::files::{self, POSITIONS, at};
 
 const MAGIC: [u8; 4] = *b"TMPO";
@@ -83,7 +83,7 @@ impl Journal {
     }
 
     /// Opens the journal and cuts off a damaged tail. `None`: there is none that can be read.
-    pub(crate) fn open(directory: &Path, id: DatabaseId) -> Result<Option<Found>, EngineError> {
+    pub(crate) fn open(directory: &Path, id: DatabaseId) -> Result<Option<Found>, OpenError> {
         let path = directory.join(POSITIONS);
         let opened = OpenOptions::new().read(true).append(true).open(&path);
         let mut file = match opened {
@@ -92,6 +92,10 @@ impl Journal {
         };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(at("read", &path))?;
+        if let Some(other) = owner_of(&bytes).filter(|owner| *owner != id) {
+            let reason = format!("its journal is of database {other}, expected {id}");
+            return Err(OpenError::NotADatabase { path, reason });
+        }
         let entries = decode(id, &bytes);
         let (Some(&durable), Some(&last)) = (entries.first(), entries.last()) else {
             return Ok(None);
@@ -167,6 +171,14 @@ fn encode_entry(position: &Position) -> [u8; ENTRY_BYTES] {
     entry
 }
 
+/// The database a journal belongs to, if the bytes are one of a version we know.
+fn owner_of(bytes: &[u8]) -> Option<DatabaseId> {
+    let header = encode(DatabaseId::CATALOGUE, &crate::genesis::position());
+    let is_ours = bytes.get(..8)? == &header[..8];
+    let id = bytes.get(8..HEADER_BYTES)?.try_into().ok()?;
+    is_ours.then(|| DatabaseId::from_bytes(id))
+}
+
 /// The valid entries; none if the header is not ours.
 fn decode(id: DatabaseId, bytes: &[u8]) -> Vec<Position> {
     let header = encode(id, &crate::genesis::position());
@@ -201,4 +213,69 @@ fn decode_entry(entry: &[u8]) -> Option<Position> {
         checksum: StateChecksum(double(12)?),
     };
     valid.then_some(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seq: u64) -> Position {
+        let checksum = StateChecksum(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Position {
+            epoch: Epoch(3),
+            seq: Seq(seq),
+            checksum,
+        }
+    }
+
+    fn id() -> DatabaseId {
+        DatabaseId::from_bytes([7; 16])
+    }
+
+    fn reopened(directory: &Path) -> Vec<Position> {
+        Journal::open(directory, id())
+            .expect("readable")
+            .expect("present")
+            .entries
+    }
+
+    #[test]
+    fn entries_are_found_again_in_order_and_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut journal = Journal::create(directory.path(), id(), at(5)).expect("created");
+        for seq in [6, 7, 7, 9] {
+            journal.append(&at(seq)).expect("appended");
+        }
+        assert_eq!(reopened(directory.path()), [at(5), at(6), at(7), at(9)]);
+        journal.rewrite(at(9)).expect("rewritten");
+        journal.append(&at(10)).expect("appended");
+        assert_eq!(reopened(directory.path()), [at(9), at(10)]);
+    }
+
+    /// Whatever byte is lost or changed, what remains is a prefix of the truth.
+    #[test]
+    fn damage_ends_the_list_and_is_cut_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(POSITIONS);
+        let mut journal = Journal::create(directory.path(), id(), at(1)).expect("created");
+        let all: Vec<Position> = (1..6).map(at).collect();
+        for position in &all[1..] {
+            journal.append(position).expect("appended");
+        }
+        let bytes = std::fs::read(&path).expect("readable");
+        for length in HEADER_BYTES + ENTRY_BYTES..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).expect("written");
+            let entries = reopened(directory.path());
+            assert_eq!(entries, all[..(length - HEADER_BYTES) / ENTRY_BYTES]);
+            let left = std::fs::metadata(&path).expect("there").len();
+            assert_eq!(left % 24, 0, "the torn tail is gone");
+        }
+        for offset in HEADER_BYTES + ENTRY_BYTES..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[offset] ^= 1;
+            std::fs::write(&path, damaged).expect("written");
+            let entries = reopened(directory.path());
+            assert_eq!(entries, all[..(offset - HEADER_BYTES) / ENTRY_BYTES]);
+        }
+    }
 }

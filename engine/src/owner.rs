@@ -568,6 +568,7 @@ impl Owner {
         {
             return Err(self.poison(error));
         }
+        fail_point!("engine-after-rewrite");
         Ok(CheckpointReport {
             wal_frames: frames.unwrap_or(0),
             backfilled: backfilled.unwrap_or(0),
@@ -711,7 +712,7 @@ fn hash_all(wal: &mut Overlay) -> Result<(PageHashes, crate::ffi::WalKey), Code>
 fn identify(
     shared: &Shared,
     hashes: &PageHashes,
-) -> Result<(Journal, Option<Position>), EngineError> {
+) -> Result<(Journal, Option<Position>), OpenError> {
     let checksum = hashes.checksum();
     let (journal, entries) = match Journal::open(&shared.path, shared.id)? {
         Some(Found { journal, entries }) => (journal, entries),

@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod crash;
 mod mix;
 mod rules;
 mod support;
