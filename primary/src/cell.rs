@@ -28,7 +28,7 @@ use crate::config::PrimaryConfig;
 use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, NoTransport};
 use crate::databases::{Databases, DatabasesError};
 use crate::machine::CellMachine;
-use crate::metrics::Metrics;
+use crate::metrics::{ConsensusCollector, Metrics};
 use crate::pipeline::{Line, PipelineContext};
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
@@ -139,6 +139,7 @@ impl Primary {
             config.advertise.clone(),
         );
         let consensus = Consensus::start(group, Arc::new(NoTransport), machine).await?;
+        registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));
         context
             .consensus
             .set(consensus.clone())

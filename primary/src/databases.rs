@@ -148,10 +148,17 @@ impl Databases {
     /// one has ended. False if that did not happen within `limit`.
     pub(crate) async fn close(&self, limit: Duration) -> bool {
         let _changing = self.changing.lock().await;
-        let lines = std::mem::take(&mut *self.lines.write().unwrap_or_else(PoisonError::into_inner));
-        let open: Vec<_> = lines.into_keys().map(|database| self.directory(database)).collect();
+        let lines =
+            std::mem::take(&mut *self.lines.write().unwrap_or_else(PoisonError::into_inner));
+        let open: Vec<_> = lines
+            .into_keys()
+            .map(|database| self.directory(database))
+            .collect();
         let closed = async {
-            while open.iter().any(|directory| tidemark_engine::is_open(directory)) {
+            while open
+                .iter()
+                .any(|directory| tidemark_engine::is_open(directory))
+            {
                 tokio::time::sleep(CLOSE_CHECK).await;
             }
         };

@@ -35,6 +35,9 @@ impl Node for Primary {
         }
         let line = self.line(request.database).await?;
         let seen = check_bookmark(&catalogue, &line, &request)?;
+        if request.read == ReadContract::FirstPrimary && !self.leads(request.deadline).await {
+            return self.elsewhere();
+        }
         let answer = self.run(&line, request, seen).await?;
         let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), answer.position);
         Ok(Executed::Answer(Answer {
@@ -208,6 +211,17 @@ impl Primary {
         }
     }
 
+    /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
+    async fn leads(&self, within: Duration) -> bool {
+        match self.consensus.confirm(within).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "leadership is not confirmed");
+                false
+            }
+        }
+    }
+
     /// Reads where the readers are; writes where the writer is. SQLite says which it is.
     async fn run(
         &self,
@@ -363,7 +377,10 @@ fn read_failure(error: ReadError, limit: Duration) -> Failure {
         error @ ReadError::Busy { .. } => Failure::new(FailureKind::Overloaded, error.to_string())
             .retry_after(Duration::from_millis(100)),
         error @ ReadError::Damaged { .. } => Failure::new(FailureKind::Damaged, error.to_string()),
-        error => Failure::new(FailureKind::Internal, error.to_string()),
+        error @ (ReadError::NotReadOnly { .. }
+        | ReadError::Budget { .. }
+        | ReadError::Storage(_)
+        | _) => Failure::new(FailureKind::Internal, error.to_string()),
     }
 }
 

@@ -137,7 +137,7 @@ impl Decode for LogIdentity {
                 "log has version {version}, this build reads {VERSION}"
             )));
         }
-        let _flags: [u8; 2] = take(&mut r)?;
+        no_flags(&mut r)?;
         Ok(Self {
             node: NodeId(u64::from_le_bytes(take(&mut r)?)),
         })
@@ -311,6 +311,14 @@ pub(super) fn take<const N: usize>(r: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     r.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Refuses flags: none are known to this version.
+pub(super) fn no_flags(r: &mut impl Read) -> io::Result<()> {
+    match u16::from_le_bytes(take(r)?) {
+        0 => Ok(()),
+        got => Err(damaged(format!("flags {got:04x} are not known"))),
+    }
 }
 
 pub(super) fn damaged(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

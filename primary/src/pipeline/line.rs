@@ -160,7 +160,7 @@ impl Line {
             let request = request.clone();
             move |writer: &mut Writer| {
                 if claim.begin() {
-                    writer.execute(request, after, deadline.into_std(), answer);
+                    writer.execute(&request, after, deadline.into_std(), answer);
                 }
             }
         };

@@ -51,7 +51,7 @@ impl Remembered {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        decode(bytes).ok_or_else(|| {
+        decode(&bytes).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -129,7 +129,7 @@ impl Remembered {
     }
 }
 
-fn decode(bytes: Bytes) -> Option<Remembered> {
+fn decode(bytes: &Bytes) -> Option<Remembered> {
     let split = bytes.len().checked_sub(4)?;
     let mut tail = bytes.slice(split..);
     let mut from = bytes.slice(..split);

@@ -110,7 +110,7 @@ impl Writer {
     /// Step 2 and 3 of a write. `after` is the highest sequence number seen in a valid bookmark.
     pub(crate) fn execute(
         &mut self,
-        request: Execute,
+        request: &Execute,
         after: Seq,
         deadline: Instant,
         waiter: Waiter,
@@ -118,7 +118,7 @@ impl Writer {
         let Some(waiter) = self.earlier_try(request.request, waiter) else {
             return;
         };
-        match self.run(&request, after, deadline) {
+        match self.run(request, after, deadline) {
             Ok((results, transaction)) => {
                 self.propose(request.request, results, transaction, waiter)
             }
@@ -474,6 +474,8 @@ fn execute_failure(error: ExecuteError, deadline: Duration) -> Failure {
             FailureKind::Damaged,
             "this node's copy of the database is damaged and waits for repair",
         ),
-        error => Failure::new(FailureKind::Internal, error.to_string()),
+        error @ (ExecuteError::Budget { .. } | ExecuteError::Storage(_) | _) => {
+            Failure::new(FailureKind::Internal, error.to_string())
+        }
     }
 }

@@ -130,7 +130,8 @@ impl Recent {
     }
 
     /// Bytes held.
-    pub(crate) fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.lock().bytes
     }
 

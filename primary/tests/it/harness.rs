@@ -26,6 +26,7 @@ impl Threads for TokioThreads {
 
 struct SystemClock;
 
+#[expect(clippy::disallowed_methods, reason = "the handle itself")]
 impl Clock for SystemClock {
     fn unix_ms(&self) -> u64 {
         u64::try_from(
