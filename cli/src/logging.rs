@@ -1,5 +1,7 @@
 //! Where log lines go: standard error, for people or as JSON.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +21,7 @@ pub(crate) fn start(
     let filter = EnvFilter::try_new(text).with_context(|| format!("log filter '{text}'"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => lines.try_init(),

@@ -6,13 +6,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_client::Client;
 use tidemark_deploy::{Link, Relay};
-use tidemark_protocol::Position;
+use tidemark_protocol::{DatabaseId, Position};
 
 use crate::node::Node;
 use crate::wait;
 
 /// Region of the primary.
 const PRIMARY_REGION: &str = "ENAM";
+/// What the catalogue is called where a database is asked for by name.
+const CATALOGUE: &str = "catalogue";
 /// What the nodes show each other.
 const CLUSTER_SECRET: &str = "secret-of-the-tests";
 
@@ -149,9 +151,11 @@ impl Cluster {
     /// Waits until all nodes agree, then has each recompute the checksums of all databases from their
     /// pages. Panics if any is not what its position says.
     pub async fn verified(&self, deadline: Duration) {
+        let catalogue = DatabaseId::CATALOGUE.to_string();
         for (uuid, position) in self.settled(deadline).await {
             for node in self.nodes() {
-                let found = node.api().verify(&uuid).await;
+                let database = if uuid == catalogue { CATALOGUE } else { &uuid };
+                let found = node.api().verify(database).await;
                 assert_eq!(found.position, position, "{uuid} on {}", node.name());
                 assert!(
                     found.intact,

@@ -69,7 +69,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_CLUSTER_SECRET_FILE", value_name = "FILE")]
     pub(crate) cluster_secret_file: Option<PathBuf>,
 
-    /// What to log: a level, or levels by module as in RUST_LOG [default: RUST_LOG, then info]
+    /// What to log: a level, or levels by module as in RUST_LOG [default: RUST_LOG, then
+    /// info of Tidemark itself]
     #[arg(long, env = "TIDEMARK_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidemark_client::{Client, Error, RequestId, SessionStart};
+use tidemark_client::{Client, Error, RequestId, Session, SessionStart};
 use tidemark_tests::{Cluster, Place, Seed, wait};
 
 use crate::PROGRAM;
@@ -109,88 +109,91 @@ impl Chain {
     /// Writes and reads until told to stop; returns its number and its last acknowledged write.
     async fn run(mut self) -> (u64, u64) {
         let session = i64::try_from(self.number).expect("a handful of sessions");
-        let mut bookmark = String::new();
+        let mut bookmark = None;
         // All rows of all sessions that this one has seen: never fewer again.
         let mut seen = 0_i64;
         let mut last = 0_i64;
         while !self.stop.load(Ordering::Relaxed) {
             last += 1;
-            let request = RequestId::new(random_uuid(&mut self.random));
-            let written = self
-                .persist(&bookmark, async |session_at| {
-                    session_at
-                        .prepare("INSERT INTO chain VALUES (?, ?)")
-                        .bind(session)
-                        .bind(last)
-                        .request_id(request)
-                        .run()
-                        .await
-                })
-                .await;
-            bookmark = written.1;
+            let written = self.write(session, last, bookmark).await;
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
-
-            let ((own, all), read) = self
-                .persist(&bookmark, async |session_at| {
-                    let sql = "SELECT (SELECT max(n) FROM chain WHERE session = ?), \
-                               (SELECT count(*) FROM chain)";
-                    let row = session_at
-                        .prepare(sql)
-                        .bind(session)
-                        .first::<(i64, i64)>()
-                        .await?;
-                    Ok(row.expect("an aggregate has a row"))
-                })
-                .await;
+            let (own, all, read) = self.read(session, &written).await;
             assert_eq!(own, last, "session {session} does not see its write");
             assert!(
                 all >= seen,
                 "session {session} went back from {seen} to {all} rows"
             );
             assert!(
-                read >= bookmark,
-                "session {session} went back from {bookmark} to {read}"
+                read >= written,
+                "session {session} went back from {written} to {read}"
             );
-            (seen, bookmark) = (all, read);
+            (seen, bookmark) = (all, Some(read));
         }
         (self.number, u64::try_from(last).expect("counted from 1"))
     }
 
-    /// Does something in a session that goes on from `bookmark`, at nodes picked anew for each try,
-    /// until it succeeds; returns the session's bookmark too.
-    async fn persist<T>(
-        &mut self,
-        bookmark: &str,
-        mut attempt: impl AsyncFnMut(&tidemark_client::Session) -> Result<T, Error>,
-    ) -> (T, String) {
-        let started = std::time::Instant::now();
+    /// Writes a number until that is acknowledged, at a node picked anew for each try, under one request
+    /// id. Returns the session's bookmark.
+    async fn write(&mut self, session: i64, number: i64, bookmark: Option<String>) -> String {
+        let request = RequestId::new(random_uuid(&mut self.random));
+        let started = Instant::now();
         loop {
-            let client = self
-                .random
-                .choice(self.clients.iter())
-                .expect("there are nodes");
-            let start = match bookmark {
-                "" => SessionStart::Primary,
-                bookmark => SessionStart::Bookmark(bookmark.to_owned()),
-            };
-            let session = client.database("chains").session(start);
-            match attempt(&session).await {
-                Ok(done) => {
-                    let bookmark = session.bookmark().expect("an answer carries a bookmark");
-                    return (done, bookmark);
-                }
-                // The node is down, or behind, or lost contact: another try, perhaps elsewhere.
-                Err(error) if error.kind().is_some_and(|kind| kind.retryable()) => {
-                    let tried = started.elapsed();
-                    assert!(
-                        tried < PATIENCE,
-                        "session {}, after {tried:?}: {error}",
-                        self.number
-                    );
-                }
-                Err(error) => panic!("session {}: {error}", self.number),
+            let chain = self.go_on(bookmark.clone());
+            let insert = chain.prepare("INSERT INTO chain VALUES (?, ?)");
+            match insert
+                .bind(session)
+                .bind(number)
+                .request_id(request)
+                .run()
+                .await
+            {
+                Ok(_) => return chain.bookmark().expect("an answer carries a bookmark"),
+                Err(error) => self.forgive(started, &error),
             }
         }
+    }
+
+    /// Reads the session's last number, and how many there are in all sessions, at a node picked anew
+    /// for each try. Returns the session's bookmark too.
+    async fn read(&mut self, session: i64, bookmark: &str) -> (i64, i64, String) {
+        let sql =
+            "SELECT (SELECT max(n) FROM chain WHERE session = ?), (SELECT count(*) FROM chain)";
+        let started = Instant::now();
+        loop {
+            let chain = self.go_on(Some(bookmark.to_owned()));
+            match chain.prepare(sql).bind(session).first::<(i64, i64)>().await {
+                Ok(row) => {
+                    let (own, all) = row.expect("an aggregate has a row");
+                    return (
+                        own,
+                        all,
+                        chain.bookmark().expect("an answer carries a bookmark"),
+                    );
+                }
+                Err(error) => self.forgive(started, &error),
+            }
+        }
+    }
+
+    /// The session, at some node.
+    fn go_on(&mut self, bookmark: Option<String>) -> Session {
+        let client = self
+            .random
+            .choice(self.clients.iter())
+            .expect("there are nodes");
+        let start = bookmark.map_or(SessionStart::Primary, SessionStart::Bookmark);
+        client.database("chains").session(start)
+    }
+
+    /// Panics unless a node was down, behind, or lost contact, and patience is left for another try.
+    fn forgive(&self, started: Instant, error: &Error) {
+        let tried = started.elapsed();
+        let retryable = error.kind().is_some_and(|kind| kind.retryable());
+        assert!(
+            retryable && tried < PATIENCE,
+            "session {}, after {tried:?}: {error}",
+            self.number
+        );
     }
 }
 
