@@ -29,7 +29,7 @@ pub struct PrimaryConfig {
     pub region: Region,
     /// Base URL under which other nodes reach this one.
     pub advertise: String,
-    /// What replicas and voters must know to connect.
+    /// What replicas and voters must know to connect. Empty: nothing, for nodes on loopback alone.
     pub cluster_secret: String,
     /// How databases are opened.
     pub engine: Options,

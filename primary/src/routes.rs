@@ -60,7 +60,11 @@ async fn stream(
     }
 }
 
+/// An empty secret asks for none: for nodes that only listen on loopback.
 fn knows_secret(headers: &HeaderMap, secret: &str) -> bool {
+    if secret.is_empty() {
+        return true;
+    }
     let given = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())

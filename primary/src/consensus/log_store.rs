@@ -26,7 +26,7 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
@@ -51,6 +51,13 @@ const READ_ENTRIES_MAX: u64 = 1024;
 pub(super) const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Where raft-log would begin to block its caller. Far above what is let in.
 const QUEUE_BYTES: usize = 1 << 30;
+/// A flush at least this long, of several entries, is followed by a pause: those whose writes it finished
+/// are about to write again, and would otherwise miss the next and wait for two.
+const LINGER_FROM: Duration = Duration::from_micros(400);
+/// The pause, as a part of the flush before.
+const LINGER_SHARE: u32 = 8;
+/// And at most.
+const LINGER_MAX: Duration = Duration::from_micros(250);
 /// Entries of one segment, small ones.
 const SEGMENT_ENTRIES_MAX: usize = 1 << 20;
 /// Read ahead while a segment is replayed on start.
@@ -105,11 +112,13 @@ struct Waiting {
     appends: Vec<IOFlushed<Cell>>,
     votes: Vec<oneshot::Sender<io::Result<()>>>,
     bytes: u64,
+    entries: u64,
 }
 
 /// What raft-log calls when a flush is done.
 pub(super) struct Flushed {
     waiting: Waiting,
+    begun: Instant,
     shared: Arc<Shared>,
 }
 
@@ -321,6 +330,7 @@ impl State {
             true,
             Some(Flushed {
                 waiting,
+                begun: Instant::now(),
                 shared: shared.clone(),
             }),
         )
@@ -352,7 +362,12 @@ impl Callback for Flushed {
         shared
             .unflushed_bytes
             .fetch_sub(waiting.bytes, Ordering::Relaxed);
+        let company = waiting.entries > 1;
+        let took = self.begun.elapsed();
         waiting.complete(&result);
+        if company && took >= LINGER_FROM {
+            std::thread::sleep((took / LINGER_SHARE).min(LINGER_MAX));
+        }
         let mut state = shared.lock();
         state.flushing = false;
         if result.is_ok() && state.wanted && state.log.is_some() {
@@ -482,10 +497,11 @@ impl RaftLogStorage<Cell> for LogStore {
         I::IntoIter: OptionalSend,
     {
         self.write("append to the log", |log, waiting| {
-            let mut bytes = 0;
+            let (mut bytes, mut count) = (0, 0);
             let records = entries.into_iter().map(|CellEntry { log_id, payload }| {
                 let payload = StoredPayload(payload);
                 bytes += payload.cached_bytes();
+                count += 1;
                 (StoredLogId::from(&log_id), payload)
             });
             log.append(records)?;
@@ -493,6 +509,7 @@ impl RaftLogStorage<Cell> for LogStore {
                 .unflushed_bytes
                 .fetch_add(bytes, Ordering::Relaxed);
             waiting.bytes += bytes;
+            waiting.entries += count;
             waiting.appends.push(callback);
             Ok(())
         })
@@ -608,11 +625,13 @@ mod tests {
         let (vote, voted) = oneshot::channel();
         let waiting = Waiting {
             appends: vec![IOFlushed::signal(append)],
+            entries: 1,
             votes: vec![vote],
             bytes: 0,
         };
         let flushed = Flushed {
             waiting,
+            begun: Instant::now(),
             shared: log.shared.clone(),
         };
         Callback::send(flushed, Err(io::Error::other("the disk is on fire")));
