@@ -3,7 +3,9 @@
 //! raft-log keeps records in order in memory, writes and fsyncs them on one thread, and calls back. This
 //! adapter decides when it flushes: at most one flush is on its way, and what is appended meanwhile goes with
 //! the next (`flush` below). That is group commit without a timer: an idle log flushes at once, a busy one
-//! collects exactly as long as the disk takes. raft-log's own way, a fixed wait before each fsync, is off.
+//! collects as long as the disk takes. raft-log's own way, a fixed wait before each fsync, is off. After a slow
+//! flush of several entries there is a short pause, see [`LINGER_FROM`]. Measured in
+//! `docs/decisions/0004-log-flush.md`.
 //!
 //! Votes, truncations, purges and commit marks go through the same ordered stream as entries.
 //!
@@ -118,6 +120,7 @@ struct Waiting {
 /// What raft-log calls when a flush is done.
 pub(super) struct Flushed {
     waiting: Waiting,
+    /// Says only how long to pause afterwards.
     begun: Instant,
     shared: Arc<Shared>,
 }
@@ -338,6 +341,15 @@ impl State {
 }
 
 impl Waiting {
+    /// How long to wait for the next writes of those who are told now. A lone writer never waits.
+    fn pause_after(&self, took: Duration) -> Duration {
+        if self.entries > 1 && took >= LINGER_FROM {
+            (took / LINGER_SHARE).min(LINGER_MAX)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     fn complete(self, result: &io::Result<()>) {
         let copy = || match result {
             Ok(()) => Ok(()),
@@ -362,12 +374,9 @@ impl Callback for Flushed {
         shared
             .unflushed_bytes
             .fetch_sub(waiting.bytes, Ordering::Relaxed);
-        let company = waiting.entries > 1;
-        let took = self.begun.elapsed();
+        let pause = waiting.pause_after(self.begun.elapsed());
         waiting.complete(&result);
-        if company && took >= LINGER_FROM {
-            std::thread::sleep((took / LINGER_SHARE).min(LINGER_MAX));
-        }
+        std::thread::sleep(pause);
         let mut state = shared.lock();
         state.flushing = false;
         if result.is_ok() && state.wanted && state.log.is_some() {
