@@ -12,7 +12,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
 use tidemark_protocol::d1::{CreateBody, Database, DatabaseSummary, ResultInfo};
-use tidemark_protocol::node::{CreateDatabase, DatabaseInfo, ListDatabases};
+use tidemark_protocol::node::{CreateDatabase, ListDatabases};
 use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node};
 use tokio::time::timeout;
 use tracing::warn;
@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::ask::{Ask, deadline_passed};
 use crate::envelope;
 use crate::forward::{Effect, Outgoing};
-use crate::gateway::{Gateway, check_database, no_database};
+use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
 use crate::query::DatabasePath;
@@ -81,7 +81,8 @@ pub(crate) async fn delete<N: Node>(
             return gateway.forwarder.forward(upstream, outgoing, &ask).await;
         }
         match gateway.node.resolve(&database) {
-            None | Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
+            Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
+            None => Err(missing(&*gateway.node, &database)),
             Some(id) => {
                 settled(ask.remaining()?, gateway.node.delete(id)).await?;
                 Ok(envelope::success(&(), None))
@@ -103,16 +104,15 @@ pub(crate) async fn get<N: Node>(
         check_account(&account)?;
         check_database(&database)?;
         let ask = Ask::read(&head.headers)?;
-        if let Some(response) = ask_primary(&gateway, &head, &ask).await? {
-            return Ok(response);
-        }
+        let gone = match ask_primary(&gateway, &head, &ask).await? {
+            Primary::Said(response) => return Ok(response),
+            Primary::Gone(failure) => Some(failure),
+            Primary::Here => None,
+        };
         match looked(&ask, gateway.node.database(&database)).await? {
-            None
-            | Some(DatabaseInfo {
-                uuid: DatabaseId::CATALOGUE,
-                ..
-            }) => Err(no_database(&database)),
             Some(info) => Ok(envelope::success(&Database::from(info), None)),
+            // What is not in this copy of the catalogue may well be in the primary's.
+            None => Err(gone.unwrap_or_else(|| missing(&*gateway.node, &database))),
         }
     };
     gateway.answer(Route::Get, &head.headers, work).await
@@ -151,7 +151,7 @@ pub(crate) async fn list<N: Node>(
             PER_PAGE_MAX,
         )?;
         let ask = Ask::read(&head.headers)?;
-        if let Some(response) = ask_primary(&gateway, &head, &ask).await? {
+        if let Primary::Said(response) = ask_primary(&gateway, &head, &ask).await? {
             return Ok(response);
         }
         let offset = (page - 1).saturating_mul(per_page);
@@ -193,15 +193,24 @@ fn number(property: &str, text: Option<&str>, default: u64, max: u64) -> Result<
     }
 }
 
-/// What the primary says to a request that only looks; `None` when it is for this node to answer.
+/// What the primary has to do with a request that only looks.
+enum Primary {
+    /// It answered.
+    Said(Response),
+    /// It is this node.
+    Here,
+    /// It cannot be asked; this node's own catalogue may be older.
+    Gone(Failure),
+}
+
 async fn ask_primary<N: Node>(
     gateway: &Gateway<N>,
     head: &Parts,
     ask: &Ask,
-) -> Result<Option<Response>, Failure> {
+) -> Result<Primary, Failure> {
     let upstream = gateway.node.upstream();
-    if upstream.is_none() || ask.forwarded {
-        return Ok(None);
+    if upstream.is_none() {
+        return Ok(Primary::Here);
     }
     // Half of the time for the primary leaves the other half for an answer of our own.
     let half = Ask {
@@ -214,10 +223,10 @@ async fn ask_primary<N: Node>(
         effect: Effect::Looks,
     };
     match gateway.forwarder.forward(upstream, outgoing, &half).await {
-        Ok(response) => Ok(Some(response)),
+        Ok(response) => Ok(Primary::Said(response)),
         Err(failure) => {
-            warn!(%failure, "answering from this node's catalogue");
-            Ok(None)
+            warn!(%failure, "looking into this node's own catalogue");
+            Ok(Primary::Gone(failure))
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use futures_util::FutureExt;
 use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, d1, headers};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::auth::Tokens;
 use crate::config::{GatewayConfig, Handles};
@@ -70,7 +70,10 @@ impl<N: Node> Gateway<N> {
                 Err(Failure::new(FailureKind::Internal, "internal error"))
             }
         };
-        let response = outcome.unwrap_or_else(|failure| envelope::failure(&failure));
+        let response = outcome.unwrap_or_else(|failure| {
+            note(route, head, &failure);
+            envelope::failure(&failure)
+        });
         let response = self.signed(response);
         counted.answered(response.status().as_u16());
         response
@@ -83,6 +86,19 @@ impl<N: Node> Gateway<N> {
             .entry(SERVED_BY)
             .or_insert_with(|| self.served_by.clone());
         response
+    }
+}
+
+/// Logs failures that are no fault of the client and no passing shortage.
+fn note(route: Route, head: &HeaderMap, failure: &Failure) {
+    if matches!(
+        failure.kind,
+        FailureKind::Unknown | FailureKind::Internal | FailureKind::Damaged
+    ) {
+        let request = head
+            .get(headers::REQUEST_ID)
+            .and_then(|value| value.to_str().ok());
+        warn!(?route, request, kind = failure.kind.name(), %failure, "request failed");
     }
 }
 
@@ -109,4 +125,17 @@ pub(crate) fn no_database(name_or_id: &str) -> Failure {
         FailureKind::NoDatabase,
         format!("The database {shown} could not be found"),
     )
+}
+
+/// Why a database that this node could not resolve is not served. A node that is not ready does not know
+/// what there is, and must not say that something is not: clients would believe it.
+pub(crate) fn missing<N: Node>(node: &N, name_or_id: &str) -> Failure {
+    match node.ready() {
+        Err(not_ready) => not_ready,
+        // It became ready after it was asked.
+        Ok(()) if node.resolve(name_or_id).is_some() => {
+            Failure::new(FailureKind::Unavailable, "the node is only just ready")
+        }
+        Ok(()) => no_database(name_or_id),
+    }
 }

@@ -13,7 +13,7 @@ use tidemark_protocol::{DatabaseId, Node};
 use crate::ask::Ask;
 use crate::databases::looked;
 use crate::envelope;
-use crate::gateway::{Gateway, check_database, no_database};
+use crate::gateway::{Gateway, check_database, missing};
 use crate::metrics::Route;
 use crate::router::bad_path;
 
@@ -52,7 +52,7 @@ pub(crate) async fn verify<N: Node>(
             gateway
                 .node
                 .resolve(&name)
-                .ok_or_else(|| no_database(&name))?
+                .ok_or_else(|| missing(&*gateway.node, &name))?
         };
         let verification = looked(&ask, gateway.node.verify(database)).await?;
         Ok(envelope::success(&verification, None))

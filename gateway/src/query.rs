@@ -5,17 +5,23 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use bytes::Bytes;
+use tidemark_protocol::d1::QueryBounds;
 use tidemark_protocol::node::{Execute, Executed};
-use tidemark_protocol::render::RowShape;
-use tidemark_protocol::{DatabaseId, Node, d1};
+use tidemark_protocol::render::{RowShape, ValueForm};
+use tidemark_protocol::{DatabaseId, Failure, Node, Statement, d1};
+use tokio::task::spawn_blocking;
 
 use crate::ask::Ask;
 use crate::envelope;
 use crate::forward::{Effect, Outgoing};
-use crate::gateway::{Gateway, check_database, no_database};
+use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
 use crate::router::{bad_path, check_account};
+
+/// A body up to this is parsed in well under a millisecond.
+const PARSED_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// Account and database.
 pub(crate) type DatabasePath = Result<Path<(String, String)>, PathRejection>;
@@ -50,9 +56,8 @@ async fn run<N: Node>(
         check_database(&database)?;
         let ask = Ask::read(&head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
-        let bounds = &gateway.gate.limits().query;
         // Also when another node will run them: what is malformed need not travel.
-        let statements = d1::parse_query(&body.bytes, ask.form, bounds)?;
+        let statements = parse(&body.bytes, ask.form, gateway.gate.limits().query).await?;
         let executed = match gateway.node.resolve(&database) {
             Some(DatabaseId::CATALOGUE) => return Err(no_database(&database)),
             Some(database) => {
@@ -70,7 +75,7 @@ async fn run<N: Node>(
             }
             // A database that was created a moment ago may not have reached this node.
             None if gateway.node.upstream().is_some() => Executed::Forward,
-            None => return Err(no_database(&database)),
+            None => return Err(missing(&*gateway.node, &database)),
         };
         match executed {
             Executed::Answer(answer) => Ok(envelope::answer(answer)),
@@ -86,4 +91,19 @@ async fn run<N: Node>(
         }
     };
     gateway.answer(route, &head.headers, work).await
+}
+
+/// A large body is parsed off the runtime's threads, which other requests wait for.
+async fn parse(
+    body: &Bytes,
+    form: ValueForm,
+    bounds: QueryBounds,
+) -> Result<Vec<Statement>, Failure> {
+    if body.len() <= PARSED_INLINE_BYTES_MAX {
+        return Ok(d1::parse_query(body, form, &bounds)?);
+    }
+    let body = body.clone();
+    let parsed = spawn_blocking(move || d1::parse_query(&body, form, &bounds)).await;
+    // Nothing was handed on yet: as a panic it becomes an internal error.
+    Ok(parsed.expect("the parser does not panic")?)
 }

@@ -3,6 +3,8 @@
 //! To stop: no new connection is taken; idle ones are closed; busy ones finish the request in hand;
 //! after [`ServeConfig::drain`] whatever is left is cut.
 
+mod patient;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
 
+use crate::serve::patient::Patient;
+
 /// How long to wait after a failed accept: out of file descriptors, most likely.
 const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
 
@@ -31,6 +35,8 @@ pub struct ServeConfig {
     pub connections_max: usize,
     /// Longest wait for the head of the next request, idle time included. 75 s.
     pub head_wait: Duration,
+    /// Longest wait for a client to take some of its answer. 30 s.
+    pub write_wait: Duration,
     /// How long requests may take to finish once the server is to stop. 10 s.
     pub drain: Duration,
 }
@@ -40,6 +46,7 @@ impl Default for ServeConfig {
         Self {
             connections_max: 10_000,
             head_wait: Duration::from_secs(75),
+            write_wait: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }
@@ -74,7 +81,7 @@ pub async fn serve(
         connections.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
-                () = connection(stream, router, stop, config.head_wait) => {}
+                () = connection(stream, router, stop, config) => {}
             }
             drop(place);
         });
@@ -111,13 +118,16 @@ async fn connection(
     stream: TcpStream,
     router: Router,
     stop: CancellationToken,
-    head_wait: Duration,
+    config: ServeConfig,
 ) {
     let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_wait)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(config.head_wait)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, config.write_wait)),
+            service,
+        )
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -79,13 +79,14 @@ impl FailureKind {
             Self::Forbidden => 403,
             Self::NoDatabase => 404,
             Self::TooLarge => 413,
-            // 409 and 408 are retried by D1's clients without a request id.
+            // D1's clients retry it without a request id, which does no harm: nothing happened.
+            Self::Deadline => 408,
+            // Not 408 or 409, for the same reason.
             Self::Unknown => 424,
             Self::Stale => 412,
             Self::Overloaded => 429,
             Self::Internal => 500,
             Self::Unavailable | Self::Damaged => 503,
-            Self::Deadline => 504,
         }
     }
 

@@ -333,6 +333,9 @@ async fn catalogue_is_looked_up_here_when_the_primary_is_gone() {
         );
         let got = replica.get(DATABASES).send().await;
         assert_eq!(got.json()["result_info"]["total_count"], 1);
+        // It may have been created a moment ago.
+        let got = replica.get(&format!("{DATABASES}/fresh")).send().await;
+        got.failure(503, 7905, "unavailable");
     }
 }
 

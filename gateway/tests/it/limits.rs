@@ -154,7 +154,7 @@ async fn bodies_held_at_once_are_bounded_together() {
 }
 
 #[tokio::test]
-async fn body_that_does_not_come_by_the_deadline_is_504() {
+async fn body_that_does_not_come_by_the_deadline_is_408() {
     let server = Server::start(Double::leading()).await;
     let mut stream = connect(&server).await;
     let head = "POST /client/v4/accounts/a/d1/database/shop/query HTTP/1.1\r\nhost: x\r\n\
@@ -165,7 +165,7 @@ async fn body_that_does_not_come_by_the_deadline_is_504() {
         .await
         .unwrap()
         .unwrap();
-    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("\"code\":7903"), "{answer}");
     assert!(server.node.executed().is_empty());
 }

@@ -1,9 +1,10 @@
 //! What operators' machines look at.
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::double::{Double, KNOWN, bookmark};
-use crate::server::Server;
+use crate::server::{DATABASES, Server};
 
 #[tokio::test]
 async fn status_is_the_nodes_own_account() {
@@ -65,5 +66,21 @@ async fn metrics_count_requests_by_route_and_status() {
         "tidemark_http_forwarded_total 0",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn node_that_is_not_ready_does_not_say_what_does_not_exist() {
+    let server = Server::start(Double::leading()).await;
+    server.node.forget_databases();
+    server.node.not_ready();
+    let one = format!("{DATABASES}/shop");
+    for ask in [
+        server.query(r#"{"sql":"select 1"}"#),
+        server.get(&one),
+        server.ask(Method::DELETE, &one),
+        server.post("/tidemark/v1/databases/shop/verify", ""),
+    ] {
+        ask.send().await.failure(503, 7905, "unavailable");
     }
 }

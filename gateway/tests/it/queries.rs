@@ -135,6 +135,21 @@ async fn large_answer_arrives_whole_with_its_length() {
 }
 
 #[tokio::test]
+async fn large_body_reaches_the_node_whole_or_is_explained() {
+    let server = Server::start(Double::leading()).await;
+    let text = "a tide of text".repeat(100_000);
+    let body = json!({"sql": "select ?", "params": [text]}).to_string();
+    server.query(body.clone()).send().await.result();
+    let [execute] = server.node.executed().try_into().unwrap();
+    assert_eq!(execute.statements[0].params, [Value::Text(text)]);
+    server
+        .query(body[1..].to_owned())
+        .send()
+        .await
+        .failure(400, 7400, "bad_request");
+}
+
+#[tokio::test]
 async fn unicode_sql_and_values_reach_the_node_unchanged() {
     let server = Server::start(Double::leading()).await;
     server
@@ -299,6 +314,6 @@ async fn deadline_of_zero_passes_before_anything_runs() {
         .header("tidemark-deadline", "0s")
         .send()
         .await;
-    got.failure(504, 7903, "deadline");
+    got.failure(408, 7903, "deadline");
     assert!(server.node.executed().is_empty());
 }

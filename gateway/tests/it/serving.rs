@@ -134,6 +134,30 @@ async fn connection_that_sends_no_request_is_closed() {
 }
 
 #[tokio::test]
+async fn client_that_takes_nothing_of_its_answer_is_cut_off() {
+    let write_wait = Duration::from_millis(50);
+    let server = start(ServeConfig {
+        write_wait,
+        ..ServeConfig::default()
+    })
+    .await;
+    // More than the sockets hold.
+    let results = bytes::Bytes::from(vec![b' '; 64 << 20]);
+    server.node.script([Turn::Answer(results)]);
+    let mut stream = connect(&server).await;
+    let request = "POST /client/v4/accounts/a/d1/database/shop/query HTTP/1.1\r\nhost: x\r\n\
+                   content-length: 11\r\n\r\n{\"sql\":\"x\"}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let cut = async {
+        // A write fails once the server has closed its end.
+        while stream.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, cut).await.unwrap();
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let server = start(ServeConfig::default()).await;
     let mut stream = connect(&server).await;
