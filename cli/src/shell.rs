@@ -14,7 +14,7 @@ mod editor;
 mod render;
 mod statement;
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Write};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -141,23 +141,31 @@ async fn talk(console: &mut Console, database: Option<&str>) -> anyhow::Result<(
 /// The given commands, or else what comes through the pipe, up to the first error.
 async fn obey(console: &mut Console, commands: &[String]) -> anyhow::Result<()> {
     let mut out = io::stdout();
+    if commands.is_empty() {
+        return read_pipe(console, &mut BufReader::new(io::stdin()), &mut out).await;
+    }
     for command in commands {
         if console.submit(command, &mut out).await? == Flow::Quit {
-            return Ok(());
+            break;
         }
     }
-    if !commands.is_empty() {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// Lines, gathered until they are a whole statement or an order.
+async fn read_pipe(
+    console: &mut Console,
+    pipe: &mut (dyn BufRead + Send),
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<()> {
     let mut text = String::new();
     loop {
-        let more =
-            block_in_place(|| io::stdin().lock().read_line(&mut text)).context("read stdin")?;
-        let ended = more == 0;
+        let length = block_in_place(|| pipe.read_line(&mut text)).context("read standard input")?;
+        let ended = length == 0;
         let is_order = text.trim_start().starts_with('.');
-        // The last statement of a pipe needs no semicolon.
+        // The last statement needs no semicolon.
         if ended || is_order || statement::is_complete(&text) {
-            if !is_blank(&text) && console.submit(&text, &mut out).await? == Flow::Quit {
+            if !is_blank(&text) && console.submit(&text, out).await? == Flow::Quit {
                 return Ok(());
             }
             text.clear();
@@ -179,3 +187,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+#[cfg(test)]
+mod tests;

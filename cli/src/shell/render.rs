@@ -57,6 +57,10 @@ fn literal(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(value) => value.to_string(),
+        // As SQLite writes it.
+        Value::Real(value) if value.is_infinite() => {
+            if *value > 0.0 { "Inf" } else { "-Inf" }.to_owned()
+        }
         Value::Real(value) => format!("{value:?}"),
         Value::Text(text) if text == "NULL" => "'NULL'".to_owned(),
         Value::Text(text) => harmless(text),
@@ -262,6 +266,7 @@ mod tests {
         assert_eq!(literal(&Value::from("NULL")), "'NULL'");
         assert_eq!(literal(&Value::Integer(1)), "1");
         assert_eq!(literal(&Value::Real(1.0)), "1.0");
+        assert_eq!(literal(&Value::Real(f64::NEG_INFINITY)), "-Inf");
         assert_eq!(literal(&Value::Blob(vec![0, 255])), "x'00ff'");
         assert_eq!(literal(&Value::Blob(Vec::new())), "x''");
         let long = literal(&Value::Blob(vec![7; 33]));
