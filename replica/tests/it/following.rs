@@ -221,3 +221,48 @@ async fn large_transactions_pass_through_a_queue_smaller_than_they_are() {
         48_000_000
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_was_dropped_lets_go_of_its_files() {
+    let mut world = World::new().await;
+    drop(world.replica.take());
+    // In the same process: only files that nobody holds any more can be opened.
+    world.start().await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    world.caught_up(DatabaseId::CATALOGUE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_databases_share_one_connection_and_survive_a_restart() {
+    let mut world = World::new().await;
+    let id = |number: u8| DatabaseId::from_bytes([number; 16]);
+    for number in 1..=60 {
+        world.source.create(id(number), &format!("many-{number}"));
+        world.source.write(id(number), "CREATE TABLE u(x)", vec![]);
+    }
+    for number in 1..=60 {
+        world.caught_up(id(number)).await;
+    }
+    world.restart().await;
+    for number in 1..=60 {
+        world.source.write(
+            id(number),
+            &format!("INSERT INTO u VALUES ({number})"),
+            vec![],
+        );
+    }
+    for number in 1..=60 {
+        let mut request = at_least("SELECT x FROM u", world.source.bookmark(id(number)));
+        request.database = id(number);
+        request.on_miss = OnMiss::Error;
+        assert_eq!(world.value(request).await, number);
+    }
+    assert_eq!(
+        world.source.state().seen.hellos.len(),
+        2,
+        "one connection per start"
+    );
+}

@@ -353,3 +353,47 @@ async fn long_read_of_the_old_copy_holds_the_exchange_back_and_ends_undisturbed(
         "new"
     );
 }
+
+/// Files as they lie there at any moment, taken one after the other while they change: worse than what
+/// a crash leaves. Whatever a node makes of them, it never shows a state that never was.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_taken_at_any_moment_never_show_a_state_that_never_was() {
+    let mut world = grown_world().await;
+    world.source.write(DB, "UPDATE t SET v = '0'", vec![]);
+    world.caught_up(DB).await;
+    for round in 1..=12 {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let directory = elsewhere.path().join("data");
+        for step in 0..40 {
+            let sql = format!("UPDATE t SET v = '{round}-{step}' || substr(v, 1, {step})");
+            world.source.write(DB, &sql, vec![]);
+            if step == 3 * round {
+                copy_tree(&world.directory, &directory);
+            }
+        }
+        world.stop().await;
+        world.directory = directory;
+        world.source.silence();
+        world.start().await;
+        let mut request = unconstrained("SELECT count(DISTINCT v), count(*) FROM t");
+        request.deadline = ms(200);
+        request.on_miss = OnMiss::Stale;
+        match world.execute(request.clone()).await {
+            Ok(Executed::Answer(answer)) => {
+                assert_eq!(
+                    crate::world::first_value(&answer),
+                    1,
+                    "all rows change together"
+                );
+            }
+            // Its content is no known state, or there is no catalogue: it says so.
+            Ok(Executed::Forward) => {}
+            Err(failure) => assert_eq!(failure.kind, FailureKind::Damaged, "{failure}"),
+        }
+        world.source.serve().await;
+        world.caught_up(DB).await;
+        assert!(world.node().verify(DB).await.unwrap().intact);
+        world.keep(elsewhere);
+    }
+    assert_identical(&mut world).await;
+}

@@ -28,7 +28,7 @@ pub struct World {
     pub replica: Option<Arc<Replica>>,
     pub registry: Registry,
     pub directory: PathBuf,
-    _temporary: tempfile::TempDir,
+    temporary: Vec<tempfile::TempDir>,
 }
 
 struct SpawnedThreads;
@@ -68,7 +68,7 @@ impl World {
             replica: None,
             registry: Registry::default(),
             directory: temporary.path().join("data"),
-            _temporary: temporary,
+            temporary: vec![temporary],
         }
     }
 
@@ -93,6 +93,11 @@ impl World {
             .await
             .unwrap();
         self.replica = Some(replica);
+    }
+
+    /// Keeps a directory for as long as this.
+    pub fn keep(&mut self, directory: tempfile::TempDir) {
+        self.temporary.push(directory);
     }
 
     pub async fn stop(&mut self) {
