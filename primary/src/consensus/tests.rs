@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use openraft::StorageError;
+use openraft::impls::BasicNode;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
@@ -887,4 +888,51 @@ async fn a_leader_keeps_in_its_log_what_a_voter_lacks() {
     let expected: Vec<_> = (1..=40).collect();
     wait_until(|| (recorders[&behind].seqs() == expected).then_some(())).await;
     stop(&wires).await;
+}
+
+/// The log of version 1 as a file: written the same today, and read for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
+    const SEGMENT: &str = "r-00_000_000_000_000_000_000.wal";
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/log-1.wal");
+    let vote = CellVote::new_committed(2, 1);
+    let joint = openraft::Membership::new(
+        vec![BTreeSet::from([1]), BTreeSet::from([1, 2])],
+        BTreeMap::from([1, 2, 3].map(|id| (id, BasicNode::new(format!("http://voter-{id}"))))),
+    );
+    let entries = [
+        CellEntry {
+            log_id: at(1, 0),
+            payload: EntryPayload::Membership(joint.unwrap()),
+        },
+        CellEntry {
+            log_id: at(1, 1),
+            payload: EntryPayload::Blank,
+        },
+        entry(2, 2),
+    ];
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = store(directory.path());
+    append(&mut log, entries[..2].to_vec()).await;
+    append(&mut log, vec![entry(1, 2), entry(1, 3)]).await;
+    log.save_vote(&vote).await.unwrap();
+    log.truncate_after(Some(at(1, 1))).await.unwrap();
+    append(&mut log, entries[2..].to_vec()).await;
+    log.save_committed(Some(at(2, 2))).await.unwrap();
+    log.purge(at(1, 0)).await.unwrap();
+    log.close();
+    let written = std::fs::read(directory.path().join(SEGMENT)).unwrap();
+    assert!(
+        written == std::fs::read(&golden).unwrap(),
+        "the log is written differently"
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(&golden, directory.path().join(SEGMENT)).unwrap();
+    let mut log = store(directory.path());
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    assert_eq!(log.read_committed().await.unwrap(), Some(at(2, 2)));
+    assert_eq!(log.purged().unwrap(), Some(at(1, 0)));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries[1..]);
 }
