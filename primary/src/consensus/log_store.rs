@@ -376,6 +376,10 @@ impl Callback for Flushed {
             .fetch_sub(waiting.bytes, Ordering::Relaxed);
         let pause = waiting.pause_after(self.begun.elapsed());
         waiting.complete(&result);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "on the flush thread, which is the log's own"
+        )]
         std::thread::sleep(pause);
         let mut state = shared.lock();
         state.flushing = false;
