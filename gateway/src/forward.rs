@@ -6,7 +6,7 @@
 //!    (`tidemark-forwarded-by`) and the time that is left.
 //! 3. The answer is streamed back unchanged.
 //!
-//! What a broken connection means depends on whether the request had begun to leave; [`watched`] knows.
+//! What a broken connection means depends on whether the request had begun to leave; [`mod@watched`] knows.
 
 mod watched;
 

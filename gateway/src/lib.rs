@@ -3,7 +3,7 @@
 //!
 //! The way of a query:
 //!
-//! 1. [`serve`] accepts the connection; [`router`] finds the handler.
+//! 1. [`serve()`] accepts the connection; [`router()`] finds the handler.
 //! 2. `gateway` counts the request, asks `auth` for the token and `limits` for a place, and turns
 //!    whatever goes wrong, a panic included, into an envelope.
 //! 3. `ask` reads the headers, `limits` the body, `tidemark_protocol::d1` the statements.
