@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tidemark_client::Client;
-use tokio::task::block_in_place;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::console::{Console, Flow, Form};
@@ -124,8 +124,14 @@ async fn talk(console: &mut Console, database: Option<&str>) -> anyhow::Result<(
     let mut keyboard = Keyboard::open().context("open the terminal")?;
     loop {
         let prompt = console.prompt();
-        // Typing blocks this thread; nothing else runs on it meanwhile.
-        match block_in_place(|| keyboard.read(&prompt)).context("read the terminal")? {
+        // Typing blocks, so it is lent to a thread that may be.
+        let typed;
+        (keyboard, typed) = spawn_blocking(move || {
+            let typed = keyboard.read(&prompt);
+            (keyboard, typed)
+        })
+        .await?;
+        match typed.context("read the terminal")? {
             Typed::Text(text) => match console.submit(&text, &mut out).await {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Quit) => return Ok(()),
@@ -142,7 +148,7 @@ async fn talk(console: &mut Console, database: Option<&str>) -> anyhow::Result<(
 async fn obey(console: &mut Console, commands: &[String]) -> anyhow::Result<()> {
     let mut out = io::stdout();
     if commands.is_empty() {
-        return read_pipe(console, &mut BufReader::new(io::stdin()), &mut out).await;
+        return read_pipe(console, Box::new(BufReader::new(io::stdin())), &mut out).await;
     }
     for command in commands {
         if console.submit(command, &mut out).await? == Flow::Quit {
@@ -155,12 +161,18 @@ async fn obey(console: &mut Console, commands: &[String]) -> anyhow::Result<()> 
 /// Lines, gathered until they are a whole statement or an order.
 async fn read_pipe(
     console: &mut Console,
-    pipe: &mut (dyn BufRead + Send),
+    mut pipe: Box<dyn BufRead + Send>,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<()> {
     let mut text = String::new();
     loop {
-        let length = block_in_place(|| pipe.read_line(&mut text)).context("read standard input")?;
+        let length;
+        (pipe, text, length) = spawn_blocking(move || {
+            let length = pipe.read_line(&mut text);
+            (pipe, text, length)
+        })
+        .await?;
+        let length = length.context("read standard input")?;
         let ended = length == 0;
         let is_order = text.trim_start().starts_with('.');
         // The last statement needs no semicolon.

@@ -111,14 +111,16 @@ async fn said(console: &mut Console, text: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(out).unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn piped_lines_become_whole_statements_and_the_last_needs_no_semicolon() {
     let shop = database("shop");
     let server = Scripted::start(&[(200, &shop), (200, ONE_ROW), (200, ONE_ROW)]).await;
     let mut console = server.console(Form::Tables);
-    let mut pipe: &[u8] = b"\n.open shop\n-- a remark\nSELECT 1,\n ';';\n\n SELECT 2";
+    let pipe: &[u8] = b"\n.open shop\n-- a remark\nSELECT 1,\n ';';\n\n SELECT 2";
     let mut out = Vec::new();
-    read_pipe(&mut console, &mut pipe, &mut out).await.unwrap();
+    read_pipe(&mut console, Box::new(pipe), &mut out)
+        .await
+        .unwrap();
     assert_eq!(
         server.bodies(),
         [
@@ -129,14 +131,14 @@ async fn piped_lines_become_whole_statements_and_the_last_needs_no_semicolon() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn pipe_ends_at_the_first_error() {
     let shop = database("shop");
     let server = Scripted::start(&[(200, &shop), (400, REFUSED), (200, ONE_ROW)]).await;
     let mut console = server.console(Form::Json);
-    let mut pipe: &[u8] = b".open shop\nSELECT * FROM t;\nSELECT 1;\n";
+    let pipe: &[u8] = b".open shop\nSELECT * FROM t;\nSELECT 1;\n";
     let mut out = Vec::new();
-    let error = read_pipe(&mut console, &mut pipe, &mut out)
+    let error = read_pipe(&mut console, Box::new(pipe), &mut out)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("no such table: t"), "{error:#}");
