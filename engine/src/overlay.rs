@@ -321,3 +321,6 @@ impl VirtualWal for Overlay {
         call.run(self.inner()?)
     }
 }
+
+#[cfg(test)]
+mod tests;
