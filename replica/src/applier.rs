@@ -13,7 +13,8 @@
 //! Idle -> Following <-> Asked -> Resync -> Releasing -> Following
 //! ```
 //!
-//! A failure of the files closes them and opens them again after a pause.
+//! A copy that nobody uses closes its files ([`Condition::Asleep`]) and opens them for the next read or
+//! transaction. A failure of the files closes them and opens them again after a pause.
 
 use std::fs;
 use std::io;
@@ -38,6 +39,8 @@ const CHECKPOINT_FRAMES: u32 = 2000;
 const WAL_BYTES_MAX: u64 = 32 << 20;
 /// Frames between two tries of that.
 const RESTART_FRAMES: u32 = 1000;
+/// Largest file that is closed for want of use: opening it again takes a few milliseconds.
+const SLEEP_BYTES_MAX: u64 = 4 << 20;
 /// First pause after files failed, before they are tried again; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest such pause.
@@ -63,6 +66,8 @@ pub(crate) struct Applier {
     pause: Duration,
     /// Why the copy must not be read, while it must not.
     damaged: Option<Arc<str>>,
+    /// Where the copy stands while its files are closed for want of use.
+    asleep: Option<Position>,
     /// Whether the files failed and were not opened again yet.
     failed: bool,
     /// Whether this is the end: deleted, or closed for good.
@@ -99,6 +104,10 @@ enum Feed {
 enum AfterRelease {
     Install(Complete),
     Open,
+    /// With whether the source sends transactions.
+    Sleep {
+        following: bool,
+    },
     Delete,
     Close(oneshot::Sender<()>),
 }
@@ -116,6 +125,7 @@ impl Applier {
             resyncs_failed: 0,
             pause: PAUSE_MIN,
             damaged: None,
+            asleep: None,
             failed: false,
             ended: false,
         }
@@ -124,7 +134,9 @@ impl Applier {
     /// What the inbox may hand over now.
     pub(crate) fn appetite(&self) -> Appetite {
         match self.feed {
-            Feed::Releasing(AfterRelease::Install(_)) => Appetite::Holding,
+            Feed::Releasing(AfterRelease::Install(_) | AfterRelease::Sleep { .. }) => {
+                Appetite::Holding
+            }
             Feed::Releasing(_) => Appetite::Discarding,
             Feed::Idle | Feed::Following | Feed::Asked | Feed::Resync(_) => Appetite::All,
         }
@@ -163,6 +175,10 @@ impl Applier {
             Work::Item(Item::ImageEnd) => self.on_image_end(copy),
             Work::Item(Item::Dropped) => self.on_dropped(copy),
             Work::Item(Item::Again(number)) => self.on_again(copy, number),
+            Work::Item(Item::Sleep) => self.on_sleep(copy),
+            Work::Item(Item::Wake) => {
+                self.wake(copy);
+            }
             Work::Item(Item::Suspect) => self.on_suspect(copy),
             Work::Item(Item::Delete) => self.on_delete(copy),
             Work::Item(Item::Close(done)) => self.on_close(copy, done),
@@ -260,6 +276,10 @@ impl Applier {
     }
 
     fn on_transactions(&mut self, copy: &Arc<Copy>, transactions: &[Transaction]) {
+        copy.touch();
+        if !self.wake(copy) {
+            return;
+        }
         let (Feed::Following, Some((owner, _))) = (&self.feed, &mut self.files) else {
             return; // sent before the source knew that it is of no use here
         };
@@ -312,6 +332,10 @@ impl Applier {
     }
 
     fn on_need_hashes(&mut self, copy: &Arc<Copy>, number: u64, place: OwnedSemaphorePermit) {
+        copy.touch();
+        if !self.wake(copy) {
+            return;
+        }
         let Some(outbox) = self
             .outbox
             .clone()
@@ -478,6 +502,15 @@ impl Applier {
         match std::mem::replace(&mut self.feed, Feed::Idle) {
             Feed::Releasing(AfterRelease::Install(complete)) => self.install(copy, complete),
             Feed::Releasing(AfterRelease::Open) => self.on_open(copy),
+            Feed::Releasing(AfterRelease::Sleep { following }) => {
+                self.feed = if following {
+                    Feed::Following
+                } else {
+                    Feed::Idle
+                };
+                self.site.metrics.sleeps.inc();
+                self.publish(copy, Condition::Asleep);
+            }
             Feed::Releasing(AfterRelease::Delete) => self.delete_files(copy),
             Feed::Releasing(AfterRelease::Close(done)) => {
                 copy.publish(None, Condition::Closed);
@@ -558,6 +591,64 @@ impl Applier {
                 self.ask_for_resync(copy);
             }
             Err(error) => self.storage_failed(copy, &error),
+        }
+    }
+
+    /// Closes the files if that is worth it: opening hashes all pages, so only of a small database.
+    fn on_sleep(&mut self, copy: &Arc<Copy>) {
+        let Some((owner, database)) = &mut self.files else {
+            return;
+        };
+        let quiet = matches!(self.feed, Feed::Idle | Feed::Following);
+        if !quiet || self.damaged.is_some() || copy.was_used() {
+            return;
+        }
+        if database.file_size() > SLEEP_BYTES_MAX {
+            database.close_idle_readers();
+            return;
+        }
+        // A WAL would have to be recovered at the next opening.
+        if owner.wal_frames() > 0
+            && let Err(error) = owner.checkpoint(CheckpointMode::Truncate)
+        {
+            return self.storage_failed(copy, &error);
+        }
+        let following = matches!(self.feed, Feed::Following);
+        let position = owner.position();
+        copy.remember_measures();
+        self.release(copy, AfterRelease::Sleep { following }, Duration::ZERO);
+        self.asleep = position;
+    }
+
+    /// Opens the files if they sleep. `false`: they are not as they were, and what is to be done about
+    /// that has begun.
+    fn wake(&mut self, copy: &Arc<Copy>) -> bool {
+        let Some(position) = self.asleep.take() else {
+            return true;
+        };
+        self.site.metrics.wakes.inc();
+        match self.open(copy) {
+            Ok(Some(opened)) if opened == position => {
+                let following = matches!(self.feed, Feed::Following);
+                let condition = if following {
+                    Condition::Following
+                } else {
+                    Condition::Alone
+                };
+                self.publish(copy, condition);
+                true
+            }
+            Ok(_) | Err(Unopened::Damaged(_)) => {
+                tracing::error!(db = %self.id, %position, "the files of a closed database changed");
+                self.site.metrics.resync("damaged");
+                self.set_damaged(copy, "its files changed while they were closed");
+                self.ask_for_resync(copy);
+                false
+            }
+            Err(Unopened::Storage(reason)) => {
+                self.storage_failed(copy, &reason);
+                false
+            }
         }
     }
 
@@ -655,7 +746,10 @@ impl Applier {
     }
 
     fn position(&self) -> Option<Position> {
-        self.files.as_ref().and_then(|(owner, _)| owner.position())
+        match &self.files {
+            Some((owner, _)) => owner.position(),
+            None => self.asleep,
+        }
     }
 
     /// The position as readers may know it.
@@ -678,6 +772,7 @@ impl Applier {
     fn publish(&self, copy: &Copy, condition: Condition) {
         match &self.damaged {
             Some(reason) => copy.publish(None, Condition::Damaged(Arc::clone(reason))),
+            None if self.asleep.is_some() => copy.publish(self.asleep, Condition::Asleep),
             None => copy.publish(self.position(), condition),
         }
     }

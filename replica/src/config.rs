@@ -26,6 +26,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Time beyond three heartbeats after which a silent connection is given up.
 pub const SILENCE_SLACK: Duration = Duration::from_millis(500);
 
+/// Time without use after which a small database closes its files, at the latest after twice that.
+pub const IDLE_WAIT: Duration = Duration::from_secs(30);
+
 /// What a replica is told at its start.
 #[derive(Clone)]
 pub struct ReplicaConfig {
@@ -57,6 +60,8 @@ pub struct ReplicaConfig {
     pub backoff_max: Duration,
     /// See [`SILENCE_SLACK`].
     pub silence_slack: Duration,
+    /// See [`IDLE_WAIT`].
+    pub idle_wait: Duration,
 }
 
 impl ReplicaConfig {
@@ -77,6 +82,7 @@ impl ReplicaConfig {
             backoff_min: BACKOFF_MIN,
             backoff_max: BACKOFF_MAX,
             silence_slack: SILENCE_SLACK,
+            idle_wait: IDLE_WAIT,
         }
     }
 }

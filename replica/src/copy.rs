@@ -11,17 +11,20 @@
 //! confirmed <= published <= position of the database in the slot <= received
 //! ```
 //!
-//! An idle copy costs no thread and no timer.
+//! An idle copy costs no thread and no timer. One that nobody uses for a while closes its files and
+//! costs its place in memory alone.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tidemark_engine::{Database, Strand};
 use tidemark_protocol::stream::Pages;
 use tidemark_protocol::{DatabaseId, Position, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::applier::{Appetite, Applier};
 use crate::metrics::DatabaseMeter;
@@ -48,6 +51,10 @@ pub(crate) struct Copy {
     inbox: Mutex<Inbox>,
     strand: Strand<Applier>,
     meter: Option<DatabaseMeter>,
+    /// Whether anything was read or applied since the last look.
+    used: AtomicBool,
+    /// Bytes and tables when the files were last closed.
+    measured: Mutex<(u64, u64)>,
 }
 
 /// An open database, held by the slot and by every read in flight.
@@ -84,6 +91,10 @@ pub(crate) enum Item {
     Dropped,
     /// What went wrong with the source on this connection may work now.
     Again(u64),
+    /// Close the files if nobody needs them.
+    Sleep,
+    /// Open them again: somebody does.
+    Wake,
     /// A read found something wrong with the files.
     Suspect,
     /// Delete the files.
@@ -129,6 +140,8 @@ impl Copy {
             standing: watch::Sender::new(standing),
             inbox: Mutex::default(),
             strand,
+            used: AtomicBool::new(true),
+            measured: Mutex::default(),
         });
         if let Some(outbox) = outbox {
             copy.feed(Item::Connected(Arc::clone(outbox)));
@@ -147,10 +160,63 @@ impl Copy {
 
     /// The database to read from, if it may be read.
     pub(crate) fn open(&self) -> Option<Arc<Open>> {
+        self.touch();
         self.slot
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Notes that the copy is in use.
+    pub(crate) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the copy was in use since this was last asked.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes and user tables, as of now if the files are open.
+    pub(crate) fn measure(&self) -> (u64, u64) {
+        let open = self
+            .slot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        match open {
+            Some(open) => (
+                open.database.file_size(),
+                open.database.table_count().unwrap_or_default(),
+            ),
+            None => *self.measured.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Remembers what [`Copy::measure`] gives while the files are closed.
+    pub(crate) fn remember_measures(&self) {
+        let measured = self.measure();
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured;
+    }
+
+    /// The open database, woken if it sleeps. `None` if it cannot be read by then.
+    pub(crate) async fn awake(self: &Arc<Self>, until: Instant) -> Option<Arc<Open>> {
+        let mut standing = self.standing();
+        loop {
+            match standing.borrow_and_update().condition {
+                Condition::Asleep => self.feed(Item::Wake),
+                Condition::Opening => {}
+                Condition::Following
+                | Condition::Alone
+                | Condition::Catching
+                | Condition::Damaged(_)
+                | Condition::Dropped
+                | Condition::Closed => return self.open(),
+            }
+            timeout_at(until, standing.changed()).await.ok()?.ok()?;
+        }
     }
 
     /// Where the copy stands, now and from now on.

@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub(crate) resync_pages_received: Counter,
     pub(crate) resync_pages_kept: Counter,
     pub(crate) storage_failures: Counter,
+    pub(crate) sleeps: Counter,
+    pub(crate) wakes: Counter,
     resyncs: Family<Label, Counter>,
     disconnects: Family<Label, Counter>,
     waits: Family<Label, Counter>,
@@ -54,6 +56,8 @@ impl Metrics {
             resync_pages_received,
             resync_pages_kept,
             storage_failures,
+            sleeps,
+            wakes,
             resyncs,
             disconnects,
             waits,
@@ -89,6 +93,16 @@ impl Metrics {
             "resync_pages_kept",
             "Pages kept when resynchronising",
             resync_pages_kept,
+        );
+        add(
+            "sleeps",
+            "Databases closed because nobody used them",
+            sleeps,
+        );
+        add(
+            "wakes",
+            "Databases opened again because somebody did",
+            wakes,
         );
         add(
             "storage_failures",

@@ -1,6 +1,7 @@
 //! What the HTTP face asks of a replica.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemark_protocol::catalogue::CatalogueEntry;
 use tidemark_protocol::node::{
@@ -11,12 +12,15 @@ use tidemark_protocol::{
     DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node, Position, Region, Seq,
     StateChecksum,
 };
+use tokio::time::Instant;
 
-use crate::copy::Open;
+use crate::copy::Copy;
 use crate::core::Core;
 use crate::read;
 use crate::replica::Replica;
 
+/// Time for opening a database that sleeps.
+const WAKE_WAIT: Duration = Duration::from_secs(10);
 /// The position of a copy that has none.
 const NOWHERE: Position = Position {
     epoch: Epoch(0),
@@ -90,7 +94,7 @@ impl Node for Replica {
             let message = format!("database {database} is not on this replica");
             return Err(Failure::new(FailureKind::NoDatabase, message));
         };
-        let Some(open) = copy.open() else {
+        let Some(open) = copy.awake(Instant::now() + WAKE_WAIT).await else {
             let message = format!("the copy of database {database} cannot be read now");
             return Err(Failure::new(FailureKind::Damaged, message));
         };
@@ -153,20 +157,12 @@ impl Node for Replica {
 /// What the catalogue and the copies say of databases. Those that are not open here count as empty.
 async fn infos(core: &Core, entries: Vec<CatalogueEntry>) -> Result<Vec<DatabaseInfo>, Failure> {
     let primary_region = primary_region(core);
-    let opens: Vec<Option<Arc<Open>>> = entries
-        .iter()
-        .map(|entry| core.copy(entry.uuid).and_then(|copy| copy.open()))
-        .collect();
+    let copies: Vec<_> = entries.iter().map(|entry| core.copy(entry.uuid)).collect();
     let sizes = core.on_thread(move || {
-        let size = |open: &Open| {
-            (
-                open.database.file_size(),
-                open.database.table_count().unwrap_or_default(),
-            )
-        };
-        opens
+        let measure = |copy: &Option<Arc<Copy>>| copy.as_ref().map(|copy| copy.measure());
+        copies
             .iter()
-            .map(|open| open.as_deref().map(size).unwrap_or_default())
+            .map(|copy| measure(copy).unwrap_or_default())
             .collect()
     });
     let sizes: Vec<(u64, u64)> = sizes

@@ -24,6 +24,7 @@ use tokio::time::timeout_at;
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
+use crate::standing::Condition;
 use crate::wait::{Miss, Verdict, judge, patience};
 
 /// Longest wait for a free reader on a thread that must not block.
@@ -87,25 +88,23 @@ fn forward(core: &Core, reason: &'static str) -> Executed {
 impl Read<'_> {
     async fn run(mut self) -> Result<Executed, Failure> {
         let on_miss = self.request.on_miss;
-        let first = self
+        let mut verdict = self
             .copy
             .stands_so(|standing| judge(standing, self.wanted, on_miss, true));
-        let verdict = match first {
-            Verdict::Wait => self.wait().await,
-            verdict @ (Verdict::Read | Verdict::Miss(_)) => verdict,
-        };
-        let miss = match verdict {
-            Verdict::Read => match self.copy.open() {
-                Some(open) => return self.read(open).await,
-                // It was closed this very moment.
-                None => Miss::Unreadable {
-                    reason: "it is being exchanged".to_owned(),
+        loop {
+            verdict = match verdict {
+                Verdict::Read => match self.copy.open() {
+                    Some(open) => return self.read(open).await,
+                    // It is being closed this very moment: what comes of that is said next.
+                    None => {
+                        tokio::task::yield_now().await;
+                        Verdict::Wait
+                    }
                 },
-            },
-            Verdict::Miss(miss) => miss,
-            Verdict::Wait => unreachable!("waiting ends with another verdict"),
-        };
-        self.miss(miss).await
+                Verdict::Miss(miss) => return self.miss(miss).await,
+                Verdict::Wait => self.wait().await,
+            };
+        }
     }
 
     /// Waits until the copy meets the contract or time is up.
@@ -116,6 +115,9 @@ impl Read<'_> {
         let until = self.deadline - deadline + patience(on_miss, deadline);
         let mut standing = self.copy.standing();
         loop {
+            if standing.borrow().condition == Condition::Asleep {
+                self.copy.feed(Item::Wake);
+            }
             let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);
             if verdict != Verdict::Wait {
                 let met = verdict == Verdict::Read;
@@ -285,7 +287,10 @@ impl Read<'_> {
     }
 
     fn too_late(&self) -> Failure {
-        let message = format!("the read took longer than its {:?}", self.request.deadline);
+        let message = format!(
+            "the read did not end within the deadline of {:?}",
+            self.request.deadline
+        );
         Failure::new(FailureKind::Deadline, message)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tidemark_protocol::DatabaseId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -115,6 +116,7 @@ impl Replica {
         });
         let stop = replica.stop.clone();
         replica.spawn(keep_catalogue(Arc::clone(&core), stop.clone()));
+        replica.spawn(close_idle(Arc::clone(&core), stop.clone()));
         replica.spawn(Follower::new(core, environment).run(stop));
         Ok(replica)
     }
@@ -168,6 +170,22 @@ impl Replica {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(task);
+    }
+}
+
+/// Lets databases that nobody uses close their files. One timer for all of them.
+async fn close_idle(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(core.config.idle_wait) => {}
+            () = stop.cancelled() => return,
+        }
+        for copy in core.copies() {
+            let awake = copy.stands_so(|standing| standing.condition != Condition::Asleep);
+            if awake && copy.id() != DatabaseId::CATALOGUE && !copy.was_used() {
+                copy.feed(Item::Sleep);
+            }
+        }
     }
 }
 

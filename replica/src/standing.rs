@@ -25,6 +25,8 @@ pub(crate) enum Condition {
     /// The source sends the pages that differ. What is here is intact but too old or of a history that
     /// ended.
     Catching,
+    /// Its files are closed for want of use. A wish to read opens them again.
+    Asleep,
     /// What is here must not be read. Says why.
     Damaged(Arc<str>),
     /// The database was deleted.
@@ -40,9 +42,11 @@ impl Standing {
             Condition::Following | Condition::Alone | Condition::Catching => {
                 self.position.is_some()
             }
-            Condition::Opening | Condition::Damaged(_) | Condition::Dropped | Condition::Closed => {
-                false
-            }
+            Condition::Opening
+            | Condition::Asleep
+            | Condition::Damaged(_)
+            | Condition::Dropped
+            | Condition::Closed => false,
         }
     }
 
@@ -57,6 +61,9 @@ impl Standing {
 
     /// Whether the next state is near: waiting here is likely shorter than a trip to the primary.
     pub(crate) fn promising(&self) -> bool {
-        matches!(self.condition, Condition::Opening | Condition::Following)
+        matches!(
+            self.condition,
+            Condition::Opening | Condition::Asleep | Condition::Following
+        )
     }
 }

@@ -266,3 +266,79 @@ async fn many_databases_share_one_connection_and_survive_a_restart() {
         "one connection per start"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_database_closes_its_files_and_opens_them_for_reads_and_for_the_stream() {
+    let world = World::new().await;
+    let asleep = async || {
+        world
+            .eventually("asleep", async || world.files_are_closed(DB))
+            .await;
+    };
+    let bookmark = world.source.bookmark(DB);
+    asleep().await;
+    assert_eq!(
+        world.status(DB).await,
+        Some((world.source.position(DB), None))
+    );
+    let info = world
+        .node()
+        .database("db")
+        .await
+        .unwrap()
+        .expect("it is listed");
+    assert_eq!(info.num_tables, 1);
+    assert!(info.file_size >= 8192, "{}", info.file_size);
+    asleep().await;
+    assert_eq!(
+        world
+            .value(at_least("SELECT count(*) FROM t", bookmark))
+            .await,
+        0
+    );
+    asleep().await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    assert_eq!(
+        world
+            .value(at_least("SELECT v FROM t", world.source.bookmark(DB)))
+            .await,
+        "one"
+    );
+    asleep().await;
+    assert!(world.node().verify(DB).await.unwrap().intact);
+    asleep().await;
+    // It still follows after a new connection, without being opened for that.
+    world.source.hang_up();
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (2, 'two')", vec![]);
+    world.caught_up(DB).await;
+    assert!(world.source.state().seen.hashes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_changed_while_it_was_closed_is_noticed_at_the_next_read() {
+    let world = World::new().await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    world
+        .eventually("asleep", async || world.files_are_closed(DB))
+        .await;
+    let path = world.files_of(DB).join("main.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1; // the text of the row
+    std::fs::write(&path, bytes).unwrap();
+    let mut request = unconstrained("SELECT v FROM t");
+    request.on_miss = OnMiss::Error;
+    assert_eq!(
+        world.value(request).await,
+        "one",
+        "repaired before it was read"
+    );
+    assert!(world.metric("tidemark_replica_resyncs_total{reason=\"damaged\"}") >= 1);
+}

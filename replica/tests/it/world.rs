@@ -83,6 +83,8 @@ impl World {
         config.backoff_max = Duration::from_millis(200);
         // Smaller than some transactions: back-pressure is at work in every test.
         config.queue_bytes_max = 256 << 10;
+        // Databases close and open all the time.
+        config.idle_wait = Duration::from_millis(40);
         config.silence_slack = Duration::from_millis(300);
         let environment = Environment::new(
             Arc::new(SpawnedThreads),
@@ -148,6 +150,15 @@ impl World {
             );
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
+    }
+
+    /// Whether this process has the files of a database closed.
+    pub fn files_are_closed(&self, id: DatabaseId) -> bool {
+        let main = self.files_of(id).join("main.db").canonicalize().unwrap();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        !open
+            .flatten()
+            .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == main))
     }
 
     /// A metric with this start of a line, zero if there is none.
