@@ -15,8 +15,7 @@ impl Clock for SystemClock {
         #[allow(clippy::disallowed_methods)] // this is the handle that all others take
         let now = SystemTime::now();
         // A clock before 1970 is as wrong as one at 1970, and labels are all it is used for.
-        let since = now.duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -17,5 +17,6 @@ pub mod wait;
 
 pub use api::{Api, Query, Reply};
 pub use cluster::{Cluster, Place};
-pub use node::{Node, flip_bit};
+pub use node::{Node, flip_bit, signal};
+pub use port::free_ports;
 pub use seed::Seed;

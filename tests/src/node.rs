@@ -137,17 +137,7 @@ impl Node {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        let pid = process.id();
-        // The shell's own `kill`: the standard library only knows SIGKILL.
-        let told = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -TERM {pid}"))
-            .status();
-        assert!(
-            told.expect("run sh").success(),
-            "cannot signal {} ({pid})",
-            self.name
-        );
+        signal(process.id(), "TERM");
         let ended = wait::soon(&format!("{} stops", self.name), async || {
             process.try_wait().expect("look at a process")
         })
@@ -205,6 +195,19 @@ impl Drop for Node {
             );
         }
     }
+}
+
+/// Sends a signal, by its name without `SIG`, to a process.
+pub fn signal(process: u32, name: &str) {
+    // The shell's own `kill`: the standard library only knows SIGKILL.
+    let told = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -{name} {process}"))
+        .status();
+    assert!(
+        told.expect("run sh").success(),
+        "cannot send SIG{name} to {process}"
+    );
 }
 
 /// Flips one bit of the byte at `offset` of a file. For nodes that are stopped.

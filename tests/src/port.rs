@@ -13,13 +13,23 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A loopback address that nobody listens on and that is given to nobody else in this process.
 pub(crate) fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports(1)))
+}
+
+/// The first of `count` ports in a row that nobody listens on, on loopback, and that are given to nobody
+/// else in this process.
+pub fn free_ports(count: u16) -> u16 {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let port = fastrand::u16(RANGE);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if !given.contains(&port) && TcpListener::bind(address).is_ok() {
-            given.insert(port);
-            return address;
+        let first = fastrand::u16(RANGE);
+        let ports = first..first + count;
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if ports
+            .clone()
+            .all(|port| !given.contains(&port) && free(port))
+        {
+            given.extend(ports);
+            return first;
         }
     }
 }

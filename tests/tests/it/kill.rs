@@ -16,8 +16,8 @@ use crate::PROGRAM;
 
 const KILLS_EACH: usize = 20;
 const SESSIONS: u64 = 8;
-/// Writes that must be acknowledged between two kills: each kill hits a cluster at work.
-const PROGRESS: u64 = 20;
+/// Most writes that are acknowledged between two kills, at least one: each kill hits a cluster at work.
+const PROGRESS_MAX: u64 = 150;
 /// How long one operation may fail before the test does: several restarts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,15 +46,15 @@ async fn killed_nodes_lose_nothing_and_sessions_never_go_back() {
 
     let mut random = seed.stream(SESSIONS);
     for _ in 0..KILLS_EACH {
-        progress(&acknowledged, &mut sessions).await;
+        progress(random.u64(1..=PROGRESS_MAX), &acknowledged, &mut sessions).await;
         cluster.primary.kill_and_restart().await;
-        progress(&acknowledged, &mut sessions).await;
+        progress(random.u64(1..=PROGRESS_MAX), &acknowledged, &mut sessions).await;
         let replica = random
             .choice(&mut cluster.replicas)
             .expect("there are replicas");
         replica.kill_and_restart().await;
     }
-    progress(&acknowledged, &mut sessions).await;
+    progress(PROGRESS_MAX, &acknowledged, &mut sessions).await;
     stop.store(true, Ordering::Relaxed);
     let mut chains = Vec::new();
     while let Some(ended) = sessions.join_next().await {
@@ -85,9 +85,13 @@ async fn killed_nodes_lose_nothing_and_sessions_never_go_back() {
     );
 }
 
-/// Waits until some more writes are acknowledged. Panics if a session has ended meanwhile.
-async fn progress(acknowledged: &AtomicU64, sessions: &mut tokio::task::JoinSet<(u64, u64)>) {
-    let goal = acknowledged.load(Ordering::Relaxed) + PROGRESS;
+/// Waits until `more` writes are acknowledged. Panics if a session has ended meanwhile.
+async fn progress(
+    more: u64,
+    acknowledged: &AtomicU64,
+    sessions: &mut tokio::task::JoinSet<(u64, u64)>,
+) {
+    let goal = acknowledged.load(Ordering::Relaxed) + more;
     wait::until("writes are acknowledged", PATIENCE, async || {
         if let Some(ended) = sessions.try_join_next() {
             panic!("a session ended early: {ended:?}");

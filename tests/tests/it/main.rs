@@ -3,6 +3,7 @@
 mod bad_input;
 mod catch_up;
 mod chinook;
+mod dev;
 mod first_steps;
 mod kill;
 mod same_files;
