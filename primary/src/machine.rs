@@ -77,9 +77,10 @@ impl CellMachine {
             return Ok(());
         }
         self.committed.insert(header.database, header.next);
-        self.recent.push(transaction.clone());
+        // The writer first: whoever hears of the transaction from a replica finds that it knows.
+        line.committed(transaction.clone());
+        self.recent.push(transaction);
         self.followers.committed(header.database);
-        line.committed(transaction);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use tidemark_protocol::{
     Position, ReadContract, Seq, Statement, Value,
 };
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::cell::Primary;
 use crate::pipeline::{Line, not_leading, shut_down};
@@ -34,7 +35,7 @@ impl Node for Primary {
             return Err(no_database(&request.database.to_string()));
         }
         let line = self.line(request.database).await?;
-        let seen = check_bookmark(&catalogue, &line, &request)?;
+        let seen = check_bookmark(&catalogue, &line, &request).await?;
         if request.read == ReadContract::FirstPrimary && !self.leads(request.deadline).await {
             return self.elsewhere();
         }
@@ -323,18 +324,30 @@ impl Primary {
 
 /// What a bookmark asks of the primary: nothing, for it has everything; but it must be one of this
 /// history. Gives the sequence number it names, which the next write must exceed (Lamport's rule).
-fn check_bookmark(catalogue: &Catalogue, line: &Line, request: &Execute) -> Result<Seq, Failure> {
+async fn check_bookmark(
+    catalogue: &Catalogue,
+    line: &Line,
+    request: &Execute,
+) -> Result<Seq, Failure> {
     let ReadContract::Bookmark(bookmark) = request.read else {
         return Ok(Seq::ZERO);
     };
     let wanted = bookmark
         .verify(catalogue.bookmark_key(), request.database)
         .map_err(|error| Failure::new(FailureKind::BadBookmark, error.to_string()))?;
+    let behind = |current: Option<Position>| current.is_some_and(|at| !at.reached(&wanted));
+    if behind(line.database().position()) {
+        // A replica may have a committed transaction before the readers here do, and hand out its
+        // bookmark. Its writer here has been told all the same.
+        timeout(request.deadline, line.drained())
+            .await
+            .map_err(|_| deadline(request.deadline))?;
+    }
     let Some(current) = line.database().position() else {
         return Ok(wanted.seq);
     };
     let same_age = current.age(&wanted).is_eq();
-    if !current.reached(&wanted) || (same_age && current != wanted) {
+    if behind(Some(current)) || (same_age && current != wanted) {
         return Err(Failure::new(
             FailureKind::LostBookmark,
             format!(
