@@ -13,7 +13,7 @@ const MODULES: [&str; 4] = ["fts5", "fts5vocab", "rtree", "rtree_i32"];
 
 /// PRAGMAs that may be given a value: switches that last until the request ends, and questions that
 /// take an argument.
-const PRAGMAS_WITH_VALUE: [&str; 20] = [
+const PRAGMAS_WITH_VALUE: [&str; 18] = [
     "case_sensitive_like",
     "defer_foreign_keys",
     "foreign_key_check",
@@ -32,8 +32,6 @@ const PRAGMAS_WITH_VALUE: [&str; 20] = [
     "table_info",
     "table_list",
     "table_xinfo",
-    "foreign_key_info",
-    "stats",
 ];
 
 /// PRAGMAs that may be read.

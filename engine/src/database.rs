@@ -88,15 +88,16 @@ impl Database {
             .readers
             .acquire(shared, control.deadline)?
             .ok_or(ReadError::Busy { readers_max })?;
-        let ran = read_on(&mut reader, shared, statements, control, sink);
-        match ran {
-            // Statements that touched no page are true at any position.
-            Ok(()) => Ok(reader.position().unwrap_or(position)),
+        let (ran, ended) = read_on(&mut reader, shared, statements, control, sink);
+        // Statements that touched no page are true at any position.
+        let position = reader.position().unwrap_or(position);
+        if ended.is_err() || matches!(ran, Err(RunError::Storage(_))) {
+            reader.close();
+        }
+        match ran.and(ended.map_err(RunError::Storage)) {
+            Ok(()) => Ok(position),
             Err(error) => {
                 sink.reset();
-                if let RunError::Storage(_) = error {
-                    reader.close();
-                }
                 Err(read_error(error, shared, control))
             }
         }
@@ -172,13 +173,14 @@ fn check_header(main: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Runs the statements, then ends the transaction: what came of either.
 fn read_on<S: ResultSink>(
     reader: &mut Reader,
     shared: &Shared,
     statements: &[Statement],
     control: &Control,
     sink: &mut S,
-) -> Result<(), RunError> {
+) -> (Result<(), RunError>, Result<(), EngineError>) {
     reader.forget();
     let Reader { sql, probe } = reader;
     let pages_known = || {
@@ -186,15 +188,14 @@ fn read_on<S: ResultSink>(
         located.map_or_else(|| shared.pages(), |located| located.pages)
     };
     let is_single = Sql::is_single(statements);
-    if !is_single {
-        sql.begin_read().map_err(RunError::Storage)?;
+    if !is_single && let Err(error) = sql.begin_read() {
+        return (Err(RunError::Storage(error)), Ok(()));
     }
-    let ran = sql.run(statements, Access::Read, control, &pages_known, sink);
+    let ran = sql
+        .run(statements, Access::Read, control, &pages_known, sink)
+        .map(|_| ());
     let ended = if is_single { Ok(()) } else { sql.roll_back() };
-    let ended = ended
-        .and_then(|()| sql.switch_back())
-        .map_err(RunError::Storage);
-    ran.and(ended)
+    (ran, ended.and_then(|()| sql.switch_back()))
 }
 
 fn read_error(error: RunError, shared: &Shared, control: &Control) -> ReadError {

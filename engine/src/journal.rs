@@ -136,6 +136,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes every later append fail.
+    #[cfg(test)]
+    pub(crate) fn sabotage(&mut self) {
+        self.file = File::open(&self.path).expect("the journal is there");
+    }
+
     /// Notes that the database file holds `durable` and is synced: all older entries go.
     pub(crate) fn rewrite(&mut self, durable: Position) -> Result<(), EngineError> {
         if self.durable == durable && self.last == durable {

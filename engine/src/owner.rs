@@ -738,3 +738,6 @@ fn identify(
     }
     Ok((journal, position))
 }
+
+#[cfg(test)]
+mod tests;

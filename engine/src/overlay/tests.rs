@@ -52,12 +52,11 @@ impl Side {
         self.connection.internally(|| {
             let step = prepared.step();
             assert_eq!(step, Ok(Step::Row), "{}", self.connection.message());
-            match prepared.column(0) {
-                tidemark_protocol::ValueRef::Text(text) => {
-                    String::from_utf8(text.to_vec()).expect("UTF-8")
-                }
-                other => panic!("{other:?}"),
-            }
+            let value = prepared.column(0);
+            let tidemark_protocol::ValueRef::Text(text) = value else {
+                panic!("{value:?}")
+            };
+            String::from_utf8(text.to_vec()).expect("UTF-8")
         })
     }
 

@@ -8,5 +8,8 @@
 mod basics;
 mod crash;
 mod mix;
+mod reads;
+mod rebuild;
 mod rules;
+mod strands;
 mod support;

@@ -160,19 +160,17 @@ impl Node {
         }
     }
 
+    /// Closes it and keeps the files.
+    pub(crate) fn closed(self) -> Closed {
+        let Self {
+            path, _directory, ..
+        } = self;
+        Closed { path, _directory }
+    }
+
     /// Closes and opens again.
     pub(crate) fn reopen(self) -> Self {
-        let Self {
-            database,
-            owner,
-            path,
-            _directory,
-        } = self;
-        drop((database, owner));
-        Self {
-            _directory,
-            ..Self::open(&path)
-        }
+        self.closed().open_again()
     }
 
     pub(crate) fn try_execute(
@@ -229,6 +227,21 @@ impl Node {
         let report = self.owner.checkpoint(CheckpointMode::Truncate).unwrap();
         assert_eq!(report.durable, self.owner.position(), "{report:?}");
         std::fs::read(self.path.join("main.db")).unwrap()
+    }
+}
+
+/// The files of a closed database.
+pub(crate) struct Closed {
+    path: PathBuf,
+    _directory: Option<TempDir>,
+}
+
+impl Closed {
+    pub(crate) fn open_again(self) -> Node {
+        Node {
+            _directory: self._directory,
+            ..Node::open(&self.path)
+        }
     }
 }
 
