@@ -21,7 +21,7 @@ pub(crate) async fn run(duration: Duration, rounds: usize) -> anyhow::Result<()>
         .exec("CREATE TABLE item(id INTEGER PRIMARY KEY, value INTEGER NOT NULL, note TEXT)")
         .await?;
     database
-        .exec(&format!(
+        .exec(format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) \
              INSERT INTO item SELECT i, i * 7, 'a note of some length on item ' || i FROM n"
         ))
