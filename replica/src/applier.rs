@@ -509,7 +509,14 @@ impl Applier {
                     Feed::Idle
                 };
                 self.site.metrics.sleeps.inc();
-                self.publish(copy, Condition::Asleep);
+                self.publish(
+                    copy,
+                    if following {
+                        Condition::Following
+                    } else {
+                        Condition::Alone
+                    },
+                );
             }
             Feed::Releasing(AfterRelease::Delete) => self.delete_files(copy),
             Feed::Releasing(AfterRelease::Close(done)) => {
@@ -772,7 +779,10 @@ impl Applier {
     fn publish(&self, copy: &Copy, condition: Condition) {
         match &self.damaged {
             Some(reason) => copy.publish(None, Condition::Damaged(Arc::clone(reason))),
-            None if self.asleep.is_some() => copy.publish(self.asleep, Condition::Asleep),
+            None if self.asleep.is_some() => {
+                let following = condition == Condition::Following;
+                copy.publish(self.asleep, Condition::Asleep { following });
+            }
             None => copy.publish(self.position(), condition),
         }
     }

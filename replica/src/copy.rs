@@ -206,7 +206,7 @@ impl Copy {
         let mut standing = self.standing();
         loop {
             match standing.borrow_and_update().condition {
-                Condition::Asleep => self.feed(Item::Wake),
+                Condition::Asleep { .. } => self.feed(Item::Wake),
                 Condition::Opening => {}
                 Condition::Following
                 | Condition::Alone

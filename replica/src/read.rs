@@ -24,7 +24,6 @@ use tokio::time::timeout_at;
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
-use crate::standing::Condition;
 use crate::wait::{Miss, Verdict, judge, patience};
 
 /// Longest wait for a free reader on a thread that must not block.
@@ -102,7 +101,7 @@ impl Read<'_> {
                     }
                 },
                 Verdict::Miss(miss) => return self.miss(miss).await,
-                Verdict::Wait => self.wait().await,
+                Verdict::Wait | Verdict::Wake => self.wait().await,
             };
         }
     }
@@ -115,16 +114,17 @@ impl Read<'_> {
         let until = self.deadline - deadline + patience(on_miss, deadline);
         let mut standing = self.copy.standing();
         loop {
-            if standing.borrow().condition == Condition::Asleep {
-                self.copy.feed(Item::Wake);
-            }
             let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);
-            if verdict != Verdict::Wait {
-                let met = verdict == Verdict::Read;
-                self.core
-                    .metrics()
-                    .wait(if met { "met" } else { "hopeless" });
-                return verdict;
+            match verdict {
+                Verdict::Wait => {}
+                Verdict::Wake => self.copy.feed(Item::Wake),
+                Verdict::Read | Verdict::Miss(_) => {
+                    let met = verdict == Verdict::Read;
+                    self.core
+                        .metrics()
+                        .wait(if met { "met" } else { "hopeless" });
+                    return verdict;
+                }
             }
             match timeout_at(until.into(), standing.changed()).await {
                 Ok(Ok(())) => {}
@@ -155,7 +155,7 @@ impl Read<'_> {
             return Ok(forward(self.core, reason));
         }
         if self.request.on_miss == OnMiss::Stale
-            && let Some(open) = self.copy.open()
+            && let Some(open) = self.copy.awake(self.deadline.into()).await
         {
             self.wanted = None;
             return self.read(open).await;

@@ -181,7 +181,7 @@ async fn close_idle(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         for copy in core.copies() {
-            let awake = copy.stands_so(|standing| standing.condition != Condition::Asleep);
+            let awake = copy.stands_so(|standing| !standing.asleep());
             if awake && copy.id() != DatabaseId::CATALOGUE && !copy.was_used() {
                 copy.feed(Item::Sleep);
             }

@@ -26,7 +26,10 @@ pub(crate) enum Condition {
     /// ended.
     Catching,
     /// Its files are closed for want of use. A wish to read opens them again.
-    Asleep,
+    Asleep {
+        /// Whether the source sends what is committed.
+        following: bool,
+    },
     /// What is here must not be read. Says why.
     Damaged(Arc<str>),
     /// The database was deleted.
@@ -43,11 +46,16 @@ impl Standing {
                 self.position.is_some()
             }
             Condition::Opening
-            | Condition::Asleep
+            | Condition::Asleep { .. }
             | Condition::Damaged(_)
             | Condition::Dropped
             | Condition::Closed => false,
         }
+    }
+
+    /// Whether its files are closed for want of use.
+    pub(crate) fn asleep(&self) -> bool {
+        matches!(self.condition, Condition::Asleep { .. })
     }
 
     /// Why nothing may be read, if it is for damage.
@@ -63,7 +71,7 @@ impl Standing {
     pub(crate) fn promising(&self) -> bool {
         matches!(
             self.condition,
-            Condition::Opening | Condition::Asleep | Condition::Following
+            Condition::Opening | Condition::Asleep { following: true } | Condition::Following
         )
     }
 }

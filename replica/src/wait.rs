@@ -15,6 +15,8 @@ pub(crate) enum Verdict {
     Read,
     /// Wait until the copy stands elsewhere.
     Wait,
+    /// Open the files first, which are closed for want of use alone, and wait for that.
+    Wake,
     /// The contract is missed.
     Miss(Miss),
 }
@@ -54,23 +56,28 @@ pub(crate) fn judge(
     // Forwarding costs one trip: waiting is worth it only while the next state is near. Without
     // forwarding there is nothing better than to wait for repair or connection.
     let wait = patient && (standing.promising() || on_miss != OnMiss::Forward);
-    let miss = match standing.position.filter(|_| standing.readable()) {
-        None => Miss::Unreadable {
-            reason: standing
-                .damage()
-                .unwrap_or("it is being opened or exchanged")
-                .to_owned(),
-        },
-        Some(reached) => match wanted {
-            None => return Verdict::Read,
-            Some(wanted) => match reached.age(&wanted) {
-                Ordering::Less => Miss::Behind { reached },
-                Ordering::Equal if reached.checksum != wanted.checksum => {
-                    return Verdict::Miss(Miss::Lost { reached });
-                }
-                Ordering::Equal | Ordering::Greater => return Verdict::Read,
-            },
-        },
+    let unreadable = || {
+        let reason = standing
+            .damage()
+            .unwrap_or("it is being opened or exchanged");
+        Miss::Unreadable {
+            reason: reason.to_owned(),
+        }
+    };
+    let miss = match (
+        standing.position.filter(|_| standing.damage().is_none()),
+        wanted,
+    ) {
+        (None, _) => unreadable(),
+        (Some(reached), Some(wanted)) if !reached.reached(&wanted) => Miss::Behind { reached },
+        (Some(reached), Some(wanted))
+            if reached.age(&wanted) == Ordering::Equal && reached != wanted =>
+        {
+            return Verdict::Miss(Miss::Lost { reached });
+        }
+        (Some(_), _) if standing.readable() => return Verdict::Read,
+        (Some(_), _) if standing.asleep() && patient => return Verdict::Wake,
+        (Some(_), _) => unreadable(),
     };
     if wait {
         Verdict::Wait
@@ -181,6 +188,26 @@ mod tests {
         // Not even when a position is published by mistake.
         let wrong = (Some(at(1, 9)), Condition::Damaged("torn".into()));
         check(wrong, Some(at(1, 1)), OnMiss::Error, false, &miss);
+    }
+
+    #[test]
+    fn sleeping_copy_is_woken_for_what_it_has_and_left_alone_for_what_it_has_not() {
+        for following in [false, true] {
+            let here = || (Some(at(1, 5)), Condition::Asleep { following });
+            check(
+                here(),
+                Some(at(1, 5)),
+                OnMiss::Forward,
+                true,
+                &Verdict::Wake,
+            );
+            check(here(), None, OnMiss::Error, true, &Verdict::Wake);
+            let behind = Verdict::Miss(Miss::Behind { reached: at(1, 5) });
+            check(here(), Some(at(1, 6)), OnMiss::Error, true, &Verdict::Wait);
+            check(here(), Some(at(1, 6)), OnMiss::Error, false, &behind);
+            let at_once = if following { &Verdict::Wait } else { &behind };
+            check(here(), Some(at(1, 6)), OnMiss::Forward, true, at_once);
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl World {
         config.queue_bytes_max = 256 << 10;
         // Databases close and open all the time.
         config.idle_wait = Duration::from_millis(40);
-        config.silence_slack = Duration::from_millis(300);
+        config.silence_slack = Duration::from_millis(1500);
         let environment = Environment::new(
             Arc::new(SpawnedThreads),
             Arc::new(Counter(AtomicU64::new(1))),
