@@ -2,12 +2,12 @@
 //!
 //! How it hangs together:
 //!
-//! * [`follow`] keeps one connection to the source and sorts what arrives into the inboxes of the
+//! * `follow` keeps one connection to the source and sorts what arrives into the inboxes of the
 //!   databases;
-//! * a [`copy`] is one database: its [`applier`] verifies and applies, publishes where it stands
-//!   ([`standing`]) and repairs it by [`resync`] when it has diverged or is too old;
-//! * [`catalogue_reader`] keeps the list of databases in memory as the catalogue's copy moves;
-//! * [`read`] answers requests: it waits for bookmarks ([`wait`] decides) and hands on what belongs to
+//! * a `copy` is one database: its `applier` verifies and applies, publishes where it stands
+//!   (`standing`) and repairs it by `resync` when it has diverged or is too old;
+//! * `catalogue_reader` keeps the list of databases in memory as the catalogue's copy moves;
+//! * `read` answers requests: it waits for bookmarks (`wait` decides) and hands on what belongs to
 //!   the primary.
 //!
 //! ```text
