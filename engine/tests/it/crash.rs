@@ -178,6 +178,44 @@ fn a_power_loss_is_repaired_from_the_log() {
     assert!(found.0 > 0 && found.1 > 0, "{found:?}");
 }
 
+/// The replay itself may outgrow the WAL and be checkpointed, and die. It starts again where it started.
+#[test]
+fn a_replay_that_is_interrupted_starts_again() {
+    let (mut node, mut log) = new_node();
+    log.push(node.commit(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+         INSERT INTO t SELECT i, zeroblob(3000) FROM n",
+    ));
+    node.bytes();
+    // Each touches a page of its own, so that no state but the last can come about by accident: a
+    // transaction that writes every page makes any content its own, and replay rightly says so.
+    for row in 1..=30 {
+        log.push(node.commit(&format!(
+            "UPDATE t SET b = randomblob(3000) WHERE a = {row}"
+        )));
+    }
+    let (_directory, path) = killed(&node.path);
+    cut(&path.join("positions"), JOURNAL_BYTES_MIN);
+    let mut copy = Node::open(&path);
+    let durable = copy.owner.durable();
+    assert_eq!(
+        (copy.owner.position(), durable.seq),
+        (None, log[1].header().next.seq)
+    );
+    for (index, transaction) in log[2..20].iter().enumerate() {
+        assert_eq!(copy.owner.replay(transaction).unwrap(), None);
+        if index % 5 == 4 {
+            let report = copy.owner.checkpoint(CheckpointMode::Truncate).unwrap();
+            assert_eq!(report.durable, None, "an unknown state is no position");
+        }
+    }
+    assert_eq!(copy.owner.durable(), durable);
+    drop(copy);
+    let (found, bytes) = recover(&path, &log, node.owner.position().unwrap());
+    assert_eq!(found, None);
+    assert!(bytes == node.bytes());
+}
+
 #[test]
 fn a_lost_journal_needs_the_whole_log() {
     let (mut node, mut log) = new_node();
