@@ -169,7 +169,13 @@ impl Applier {
                 });
             }
             Work::Item(Item::Pages(pages, share)) => {
-                self.on_resync(copy, "pages", |resync| resync.pages(&pages));
+                self.on_resync(copy, "pages", |resync| {
+                    if resync.has_begun() {
+                        resync.pages(&pages)
+                    } else {
+                        Ok(())
+                    }
+                });
                 drop(share);
             }
             Work::Item(Item::ImageEnd) => self.on_image_end(copy),
@@ -400,6 +406,7 @@ impl Applier {
 
     fn on_image_end(&mut self, copy: &Arc<Copy>) {
         match std::mem::replace(&mut self.feed, Feed::Idle) {
+            Feed::Resync(resync) if !resync.has_begun() => self.feed = Feed::Resync(resync),
             Feed::Resync(resync) => match resync.finish() {
                 Ok(complete) => self.release(copy, AfterRelease::Install(complete), Duration::ZERO),
                 Err(error) => self.resync_failed(copy, &error),

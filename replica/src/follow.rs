@@ -276,6 +276,10 @@ impl Follower {
             return;
         };
         let places = Arc::clone(&self.core.site.resyncs);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            copy.feed(Item::NeedHashes(outbox.number(), place));
+            return;
+        }
         let outbox = Arc::clone(outbox);
         tokio::spawn(async move {
             tokio::select! {

@@ -62,7 +62,12 @@ impl Outbox {
 
     /// Queues a message in order with the others of its kind.
     pub(crate) fn control(&self, message: FollowerMessage) {
-        self.put(|waiting| waiting.controls.push_back(message));
+        self.put(|waiting| {
+            if let FollowerMessage::Unfollow { database } = message {
+                waiting.hashes.retain(|list| list.database != database); // overtaken
+            }
+            waiting.controls.push_back(message);
+        });
     }
 
     /// Queues the hashes of all pages of a database.

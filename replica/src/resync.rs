@@ -159,6 +159,11 @@ impl Resync {
         Ok(())
     }
 
+    /// Whether the image has begun. Parts that come before that are of an earlier one that was given up.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.image.is_some()
+    }
+
     /// Pages of the image.
     pub(crate) fn pages(&mut self, pages: &Pages) -> Result<(), ResyncError> {
         for (PageNo(page), bytes) in pages.iter() {

@@ -1,8 +1,9 @@
 //! A source that must not be believed: deposed, garbled, or talking nonsense. The connection ends, and
 //! nothing of what it said is applied.
 
-use tidemark_protocol::Term;
-use tidemark_protocol::stream::SourceMessage;
+use tidemark_protocol::node::Node;
+use tidemark_protocol::stream::{PagesBuilder, SourceMessage};
+use tidemark_protocol::{PAGE_SIZE, PageNo, Term};
 
 use crate::source::Tamper;
 use crate::world::{DB, World, unconstrained};
@@ -113,4 +114,40 @@ async fn image_that_nobody_asked_for_ends_the_connection_and_changes_nothing() {
         .source
         .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
     world.caught_up(DB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn remains_of_an_earlier_image_do_not_get_into_the_next() {
+    let world = World::new().await;
+    let mut pages = PagesBuilder::default();
+    pages.push(PageNo(2), &[0xee; PAGE_SIZE]);
+    world
+        .source
+        .send(&SourceMessage::NeedHashes { database: DB });
+    world.source.send(&SourceMessage::Pages {
+        database: DB,
+        pages: pages.take(),
+    });
+    world.source.send(&SourceMessage::ImageEnd { database: DB });
+    world
+        .eventually("resynchronised", async || {
+            world
+                .source
+                .state()
+                .seen
+                .hashes
+                .iter()
+                .any(|(id, _)| *id == DB)
+        })
+        .await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    assert!(world.node().verify(DB).await.unwrap().intact);
+    assert_eq!(
+        world.source.state().seen.hellos.len(),
+        1,
+        "the connection lives"
+    );
 }
