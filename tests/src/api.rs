@@ -78,13 +78,7 @@ impl Api {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Reply {
-            status,
-            headers,
-            json,
-            text,
-        })
+        Ok(Reply::new(status, headers, text))
     }
 
     /// GET.
@@ -184,6 +178,16 @@ impl Query {
 }
 
 impl Reply {
+    pub(crate) fn new(status: u16, headers: HeaderMap, text: String) -> Self {
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self {
+            status,
+            headers,
+            json,
+            text,
+        }
+    }
+
     /// The rows of the first statement.
     pub fn rows(&self) -> &Vec<Value> {
         self.json["result"][0]["results"]

@@ -10,6 +10,7 @@
 
 mod api;
 mod cluster;
+mod line;
 mod node;
 mod port;
 mod seed;
@@ -17,6 +18,7 @@ pub mod wait;
 
 pub use api::{Api, Query, Reply};
 pub use cluster::{Cluster, Place};
+pub use line::Line;
 pub use node::{Node, flip_bit, signal};
 pub use port::free_ports;
 pub use seed::Seed;
