@@ -3,6 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use tidemark_protocol::node::Node;
 use tidemark_protocol::{Executed, FailureKind, OnMiss};
@@ -286,6 +287,10 @@ async fn killed_in_the_middle_of_an_image_it_starts_with_the_old_state_and_is_re
 #[tokio::test(flavor = "multi_thread")]
 async fn image_that_cannot_be_written_is_tried_again_until_it_can() {
     let mut world = grown_world().await;
+    // What follows would keep a database that sleeps from opening as well.
+    world.idle_wait = Duration::from_secs(3600);
+    world.restart().await;
+    world.caught_up(DB).await;
     // Stands where the new file is to be made.
     let obstacle = world.files_of(DB).join("main.db.new");
     std::fs::create_dir(&obstacle).unwrap();

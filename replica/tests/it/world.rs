@@ -28,6 +28,8 @@ pub struct World {
     pub replica: Option<Arc<Replica>>,
     pub registry: Registry,
     pub directory: PathBuf,
+    /// Short: databases close and open all the time.
+    pub idle_wait: Duration,
     temporary: Vec<tempfile::TempDir>,
 }
 
@@ -68,6 +70,7 @@ impl World {
             replica: None,
             registry: Registry::default(),
             directory: temporary.path().join("data"),
+            idle_wait: Duration::from_millis(40),
             temporary: vec![temporary],
         }
     }
@@ -83,8 +86,7 @@ impl World {
         config.backoff_max = Duration::from_millis(200);
         // Smaller than some transactions: back-pressure is at work in every test.
         config.queue_bytes_max = 256 << 10;
-        // Databases close and open all the time.
-        config.idle_wait = Duration::from_millis(40);
+        config.idle_wait = self.idle_wait;
         config.silence_slack = Duration::from_millis(1500);
         let environment = Environment::new(
             Arc::new(SpawnedThreads),
