@@ -38,6 +38,12 @@ enum What {
         /// Rounds per line; medians are printed.
         #[arg(long, default_value = "3")]
         rounds: usize,
+        /// Connections, one table row per workload each.
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+        connections: Vec<u64>,
+        /// Only workloads whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// From the answer of a write at the primary until it is readable at a replica, beyond the one-way delay.
     Lag {
@@ -61,7 +67,20 @@ enum What {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
-        What::Http { seconds, rounds } => http::run(Duration::from_secs_f64(seconds), rounds).await,
+        What::Http {
+            seconds,
+            rounds,
+            connections,
+            only,
+        } => {
+            http::run(
+                Duration::from_secs_f64(seconds),
+                rounds,
+                &connections,
+                &only,
+            )
+            .await
+        }
         What::Lag {
             writes,
             delay_ms,
