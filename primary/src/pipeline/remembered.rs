@@ -169,3 +169,110 @@ fn decode(bytes: &Bytes) -> Option<Remembered> {
     }
     from.is_empty().then_some(remembered)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tidemark_protocol::{DatabaseId, PAGE_SIZE, PageNo, TransactionBuilder, TransactionHeader};
+
+    use super::*;
+
+    fn id(number: u64) -> RequestId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&(number + 1).to_le_bytes());
+        RequestId::from_bytes(bytes)
+    }
+
+    fn at(seq: u64) -> Position {
+        Position {
+            epoch: Epoch::FIRST,
+            seq: Seq(seq),
+            checksum: StateChecksum(!seq),
+        }
+    }
+
+    fn transaction(number: u64, at_ms: u64, answer: &[u8]) -> Transaction {
+        let mut builder = TransactionBuilder::new();
+        builder.push(PageNo(1), &[7; PAGE_SIZE]);
+        let header = TransactionHeader {
+            database: DatabaseId::from_bytes([1; 16]),
+            base: at(number),
+            next: at(number + 1),
+            request: Some(id(number)),
+            proposed_at_ms: at_ms,
+            pages_after: 1,
+        };
+        builder.finish(header, answer).unwrap()
+    }
+
+    fn table(count: u64) -> Remembered {
+        let mut remembered = Remembered::default();
+        for number in 0..count {
+            remembered.note(&transaction(
+                number,
+                number,
+                format!("[{number}]").as_bytes(),
+            ));
+        }
+        remembered
+    }
+
+    #[test]
+    fn table_read_back_from_its_file_is_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(
+            Remembered::load(directory.path()).unwrap().order.is_empty(),
+            "no file, no requests"
+        );
+        let saved = table(100);
+        saved.save(directory.path()).unwrap();
+        let loaded = Remembered::load(directory.path()).unwrap();
+        assert_eq!(loaded.order, saved.order);
+        assert_eq!(loaded.outcomes, saved.outcomes);
+        assert_eq!(
+            loaded.get(&id(42)).unwrap().answer,
+            Bytes::from_static(b"[42]")
+        );
+        assert_eq!(loaded.get(&id(42)).unwrap().position, at(43));
+    }
+
+    #[test]
+    fn damaged_file_is_refused_whichever_byte_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        table(3).save(directory.path()).unwrap();
+        let path = directory.path().join(FILE);
+        let good = std::fs::read(&path).unwrap();
+        for offset in 0..good.len() {
+            let mut bad = good.clone();
+            bad[offset] ^= 0x40;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(Remembered::load(directory.path()).is_err(), "byte {offset}");
+            std::fs::write(&path, &good[..offset]).unwrap();
+            assert!(
+                Remembered::load(directory.path()).is_err(),
+                "cut at {offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn oldest_requests_are_forgotten_by_count_and_by_age() {
+        let many = COUNT_MAX as u64 + 10;
+        let by_count = table(many);
+        assert_eq!(by_count.order.len(), COUNT_MAX);
+        assert!(by_count.get(&id(9)).is_none() && by_count.get(&id(10)).is_some());
+
+        let mut by_age = table(10);
+        by_age.note(&transaction(10, AGE_MAX_MS + 5, b"[]"));
+        assert!(by_age.get(&id(4)).is_none() && by_age.get(&id(5)).is_some());
+        assert_eq!(by_age.outcomes.len(), by_age.order.len());
+    }
+
+    #[test]
+    fn same_transaction_repeated_by_the_log_is_remembered_once() {
+        let mut remembered = table(5);
+        remembered.note(&transaction(3, 3, b"[3]"));
+        assert_eq!(remembered.order.len(), 5);
+    }
+}
