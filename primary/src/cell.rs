@@ -17,15 +17,15 @@ use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, OnMiss, ReadContract, RequestId, Seq,
-    Statement, Term, Value,
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, Node, OnMiss, ReadContract,
+    RequestId, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PrimaryConfig;
-use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, NoTransport};
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusError};
 use crate::databases::{Databases, DatabasesError};
 use crate::machine::CellMachine;
 use crate::metrics::{ConsensusCollector, Metrics};
@@ -33,6 +33,7 @@ use crate::pipeline::{Line, PipelineContext};
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
 use crate::ship::session::ShipContext;
+use crate::transport::HttpTransport;
 
 /// Time for one write to the catalogue.
 const CATALOGUE_DEADLINE: Duration = Duration::from_secs(10);
@@ -68,6 +69,9 @@ pub enum PrimaryError {
     /// The log or the group.
     #[error("consensus")]
     Consensus(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Voters could not show it to each other.
+    #[error("the cluster secret is not of visible ASCII")]
+    ClusterSecret,
     /// The catalogue could not be written or read.
     #[error("the catalogue: {0}")]
     Catalogue(String),
@@ -92,6 +96,8 @@ pub struct Primary {
     /// The term in which this node serves as leader.
     pub(crate) serving: watch::Sender<Option<Term>>,
     pub(crate) ship: Arc<ShipContext>,
+    /// Held while the catalogue is read, so that an older state never takes the place of a newer one.
+    refreshing: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -133,12 +139,9 @@ impl Primary {
             Arc::clone(&recent),
             Arc::clone(&followers),
         );
-        let group = ConsensusConfig::new(
-            config.directory.clone(),
-            config.node,
-            config.advertise.clone(),
-        );
-        let consensus = Consensus::start(group, Arc::new(NoTransport), machine).await?;
+        let transport =
+            HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
+        let consensus = Consensus::start(group(&config), Arc::new(transport), machine).await?;
         registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));
         context
             .consensus
@@ -168,6 +171,7 @@ impl Primary {
             catalogue: RwLock::default(),
             serving,
             ship,
+            refreshing: tokio::sync::Mutex::default(),
             stop,
             tasks: std::sync::Mutex::default(),
         });
@@ -212,6 +216,28 @@ impl Primary {
         }
     }
 
+    /// Waits, while nobody leads as far as this node knows, until somebody does, at most `within`.
+    pub(crate) async fn wait_for_a_leader(&self, within: Duration) {
+        let mut serving = self.serving.subscribe();
+        let mut leadership = self.consensus.leadership();
+        let led = async {
+            loop {
+                // Marked as seen first: a change from here on wakes.
+                leadership.borrow_and_update();
+                if serving.borrow_and_update().is_some() || self.upstream().is_some() {
+                    return;
+                }
+                tokio::select! {
+                    Ok(()) = serving.changed() => {}
+                    changed = leadership.changed() => if changed.is_err() { return },
+                    () = self.stop.cancelled() => return,
+                }
+            }
+        };
+        // Whoever waited looks for itself.
+        let _ = tokio::time::timeout(within, led).await;
+    }
+
     /// The catalogue as of its newest committed state known here.
     pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
         self.catalogue
@@ -248,10 +274,16 @@ impl Primary {
         line.write(request, Seq::ZERO).await
     }
 
-    /// Reads the catalogue anew, and drops the databases that it lists no more.
+    /// Reads the catalogue anew, and drops the databases that it lists no more. On a follower too, which
+    /// looks up there what it hands on. Nothing happens as long as nobody has written it.
     pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
         let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
+        let _one_at_a_time = self.refreshing.lock().await;
         let line = self.databases.open(DatabaseId::CATALOGUE).await?;
+        let position = line.database().position();
+        if position.is_none_or(|position| position.seq == Seq::ZERO) {
+            return Ok(());
+        }
         let mut reader = CatalogueReader::default();
         let control = Control::until(std::time::Instant::now() + CATALOGUE_DEADLINE);
         line.database()
@@ -322,6 +354,10 @@ impl Primary {
             self.write_first_catalogue().await?;
         }
         self.refresh_catalogue().await?;
+        if self.catalogue().is_none() {
+            let reason = "its content is at no known position".to_owned();
+            return Err(PrimaryError::Catalogue(reason));
+        }
         self.remove_leftovers().await?;
         self.serving.send_replace(Some(term));
         Ok(())
@@ -367,11 +403,10 @@ impl Primary {
 
     async fn follow_catalogue(self: Arc<Self>) {
         loop {
-            self.context.catalogue_changed.notified().await;
-            let serves = self.serving.borrow().is_some();
-            if serves && let Err(error) = self.refresh_catalogue().await {
+            if let Err(error) = self.refresh_catalogue().await {
                 tracing::error!(%error, "cannot read the catalogue");
             }
+            self.context.catalogue_changed.notified().await;
         }
     }
 
@@ -387,5 +422,24 @@ impl Primary {
                 tracing::warn!(%error, "the log could not be purged");
             }
         }
+    }
+}
+
+/// How the cell is begun, or found again.
+fn group(config: &PrimaryConfig) -> ConsensusConfig {
+    let group = ConsensusConfig::new(
+        config.directory.clone(),
+        config.node,
+        config.advertise.clone(),
+    );
+    if config.voters.is_empty() {
+        return group;
+    }
+    let voters = config.voters.iter();
+    ConsensusConfig {
+        voters: voters
+            .map(|voter| (voter.node, voter.url.clone()))
+            .collect(),
+        ..group
     }
 }

@@ -18,6 +18,15 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 1024;
 /// VM steps a read may take on the thread that received it, before it is moved to a SQL thread.
 pub const INLINE_STEPS_MAX: u64 = 2_000;
 
+/// A voter of a cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Voter {
+    /// The node.
+    pub node: NodeId,
+    /// Base URL under which other nodes reach it.
+    pub url: String,
+}
+
 /// What a primary is told at its start.
 #[derive(Clone, Debug)]
 pub struct PrimaryConfig {
@@ -29,6 +38,9 @@ pub struct PrimaryConfig {
     pub region: Region,
     /// Base URL under which other nodes reach this one.
     pub advertise: String,
+    /// First voters of the cell, this node among them, the same list on each of them. Empty: this node
+    /// alone. Counts only while the log is empty; later the log says who votes.
+    pub voters: Vec<Voter>,
     /// What replicas and voters must know to connect. Empty: nothing, for nodes on loopback alone.
     pub cluster_secret: String,
     /// How databases are opened.
@@ -55,6 +67,7 @@ impl PrimaryConfig {
             node,
             region,
             advertise,
+            voters: Vec::new(),
             cluster_secret: String::new(),
             engine: Options::default(),
             answer: AnswerBounds::default(),

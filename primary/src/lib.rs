@@ -5,6 +5,7 @@
 //! - `pipeline`: how one write goes through, from request to answer, in six steps;
 //! - `machine`: where the committed log meets the databases, and the fence between;
 //! - `consensus`: openraft and the log on disk, behind types of our own;
+//! - `transport`: how voters reach each other;
 //! - `ship`: how replicas get what was committed;
 //! - `cell`: a voter's life from recovery to a graceful stop.
 
@@ -19,11 +20,13 @@ mod node;
 mod pipeline;
 mod routes;
 mod ship;
+mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};
 pub use config::{
-    HEARTBEAT, INLINE_STEPS_MAX, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX,
+    HEARTBEAT, INLINE_STEPS_MAX, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX, Voter,
     WRITES_IN_FLIGHT_MAX,
 };
 pub use databases::DatabasesError;
 pub use routes::STREAM_PATH;
+pub use transport::RAFT_PATH;

@@ -11,13 +11,17 @@ use tidemark_protocol::node::{
 use tidemark_protocol::render::Renderer;
 use tidemark_protocol::{
     Bookmark, Catalogue, CatalogueEntry, DatabaseId, Execute, Executed, Failure, FailureKind, Node,
-    Position, ReadContract, Seq, Statement, Value,
+    Position, ReadContract, Seq, Statement, Term, Value,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::cell::Primary;
+use crate::consensus::ConfirmError;
 use crate::pipeline::{Line, not_leading, shut_down};
+
+/// Longest that a request waits for an election to end.
+const LEADER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// What a read on this node came to.
 enum Read {
@@ -27,16 +31,37 @@ enum Read {
 
 impl Node for Primary {
     async fn execute(&self, request: Execute) -> Result<Executed, Failure> {
-        if self.serving.borrow().is_none() {
-            return self.elsewhere();
+        let begun = Instant::now();
+        if !self.serves() {
+            self.wait_for_a_leader(LEADER_WAIT_MAX.min(request.deadline / 2))
+                .await;
         }
+        let Some(term) = *self.serving.borrow() else {
+            return self.elsewhere();
+        };
+        let deadline = request.deadline.saturating_sub(begun.elapsed());
+        let request = Execute {
+            deadline,
+            ..request
+        };
         let catalogue = self.catalogue().ok_or_else(not_leading)?;
         if catalogue.get(request.database).is_none() {
             return Err(no_database(&request.database.to_string()));
         }
         let line = self.line(request.database).await?;
-        let seen = check_bookmark(&catalogue, &line, &request).await?;
-        if request.read == ReadContract::FirstPrimary && !self.leads(request.deadline).await {
+        let seen = match check_bookmark(&catalogue, &line, &request).await {
+            // A deposed leader that has not heard of it must not call a newer state lost.
+            Err(failure) if failure.kind == FailureKind::LostBookmark && self.has_peers() => {
+                if !self.leads(term, deadline).await {
+                    return self.elsewhere();
+                }
+                return Err(failure);
+            }
+            seen => seen?,
+        };
+        // A write finds out by itself: without a quorum it does not commit.
+        let writes = line.known_to_write(&request.statements);
+        if !writes && !self.may_answer(&request, term).await {
             return self.elsewhere();
         }
         let answer = self.run(&line, request, seen).await?;
@@ -81,7 +106,8 @@ impl Node for Primary {
     }
 
     async fn create(&self, create: CreateDatabase) -> Result<DatabaseInfo, Failure> {
-        if self.serving.borrow().is_none() {
+        self.wait_for_a_leader(LEADER_WAIT_MAX).await;
+        if !self.serves() {
             return Err(not_leading());
         }
         let random = uuid::Builder::from_random_bytes(self.environment.random.bytes16());
@@ -124,7 +150,8 @@ impl Node for Primary {
     }
 
     async fn delete(&self, database: DatabaseId) -> Result<(), Failure> {
-        if self.serving.borrow().is_none() {
+        self.wait_for_a_leader(LEADER_WAIT_MAX).await;
+        if !self.serves() {
             return Err(not_leading());
         }
         let listed = self
@@ -177,7 +204,7 @@ impl Node for Primary {
             node: self.config.node,
             role: Role::Primary,
             region: self.config.region.clone(),
-            leading: self.serving.borrow().is_some(),
+            leading: self.serves(),
             term: leadership.term,
             primary_url: leadership.leader.map(|leader| leader.address),
             databases: databases.collect(),
@@ -186,7 +213,7 @@ impl Node for Primary {
     }
 
     fn upstream(&self) -> Option<String> {
-        if self.serving.borrow().is_some() {
+        if self.serves() {
             return None;
         }
         let leader = self.consensus.leadership().borrow().leader.clone()?;
@@ -194,7 +221,8 @@ impl Node for Primary {
     }
 
     fn ready(&self) -> Result<(), Failure> {
-        if self.serving.borrow().is_some() {
+        // A follower hands on, for which it has to know what there is.
+        if self.serves() || (self.upstream().is_some() && self.catalogue().is_some()) {
             Ok(())
         } else {
             Err(not_leading())
@@ -212,15 +240,43 @@ impl Primary {
         }
     }
 
-    /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
-    async fn leads(&self, within: Duration) -> bool {
-        match self.consensus.confirm(within).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "leadership is not confirmed");
-                false
+    /// Whether this node leads and has everything that was acknowledged.
+    fn serves(&self) -> bool {
+        self.serving.borrow().is_some()
+    }
+
+    /// Whether another voter could have been elected without this one.
+    fn has_peers(&self) -> bool {
+        self.config.voters.len() > 1
+    }
+
+    /// Whether this node, which serves under `term`, may answer a read as the leader.
+    async fn may_answer(&self, request: &Execute, term: Term) -> bool {
+        match request.read {
+            ReadContract::FirstPrimary => self.leads(term, request.deadline).await,
+            ReadContract::Primary if self.has_peers() => {
+                let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
+                self.still_leads(term, confirmed)
             }
+            ReadContract::Primary
+            | ReadContract::FirstUnconstrained
+            | ReadContract::Bookmark(_) => true,
         }
+    }
+
+    /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
+    async fn leads(&self, term: Term, within: Duration) -> bool {
+        let confirmed = self.consensus.confirm(within).await;
+        self.still_leads(term, confirmed)
+    }
+
+    fn still_leads(&self, term: Term, confirmed: Result<(), ConfirmError>) -> bool {
+        if let Err(error) = confirmed {
+            tracing::warn!(%error, "leadership is not confirmed");
+            return false;
+        }
+        // Deposed and elected again, it has yet to wait for its writers.
+        self.consensus.fence().holds(term)
     }
 
     /// Reads where the readers are; writes where the writer is. SQLite says which it is.

@@ -1,30 +1,41 @@
-//! The endpoint that replicas connect to.
+//! The endpoints beside the API: the stream that replicas follow, and the messages of the cell's voters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::{Body, to_bytes};
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
-use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use subtle::ConstantTimeEq;
+use tidemark_protocol::Node;
+use tidemark_protocol::headers::LEADER;
 use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
+use tokio::time::timeout;
 
 use crate::cell::Primary;
+use crate::consensus::AnswerError;
 use crate::ship::session;
+use crate::transport::{MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
 
 /// Where replicas connect.
 pub const STREAM_PATH: &str = "/tidemark/v1/stream";
 /// Largest message of a follower: page hashes.
 const FOLLOWER_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Time for a voter's message to come in whole.
+const MESSAGE_WAIT: Duration = Duration::from_secs(20);
 const _: () = assert!(FOLLOWER_MESSAGE_BYTES_MAX < ENVELOPE_BYTES + PAYLOAD_BYTES_MAX);
 
 impl Primary {
-    /// The routes of a primary beside the API: the replica stream.
+    /// The routes of a primary beside the API: the replica stream, and the voters' messages.
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route(STREAM_PATH, get(stream))
+            .route(RAFT_PATH, post(raft))
             .with_state(Arc::clone(self))
     }
 }
@@ -42,11 +53,7 @@ async fn stream(
             .into_response();
     }
     if primary.serving.borrow().is_none() {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this node does not lead its cell",
-        )
-            .into_response();
+        return not_leading(&primary);
     }
     match upgrade {
         Ok(upgrade) => {
@@ -57,6 +64,56 @@ async fn stream(
                 .on_upgrade(move |socket| session::serve(ship, socket))
         }
         Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Tells where the leader is, if that is known.
+fn not_leading(primary: &Primary) -> Response {
+    let mut response = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this node does not lead its cell",
+    )
+        .into_response();
+    let leader = primary.upstream().map(HeaderValue::try_from);
+    if let Some(Ok(leader)) = leader {
+        let name = HeaderName::from_static(LEADER);
+        response.headers_mut().insert(name, leader);
+    }
+    response
+}
+
+/// Another voter's message. Whoever knows the secret is one.
+async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    if !knows_secret(&head.headers, &primary.config.cluster_secret) {
+        return (
+            StatusCode::UNAUTHORIZED,
+            "the cluster secret is missing or wrong",
+        )
+            .into_response();
+    }
+    let this = primary.config.node.to_string();
+    // An address may have gone to another voter meanwhile, and a vote must not count twice.
+    if head.headers.get(VOTER).is_none_or(|meant| meant != &this) {
+        let text = format!("this is voter {this}");
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    let message = match timeout(MESSAGE_WAIT, to_bytes(body, MESSAGE_BYTES_MAX)).await {
+        Ok(Ok(message)) => message,
+        Ok(Err(error)) => {
+            return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response();
+        }
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
+    match primary.consensus.answer(&message).await {
+        Ok(answer) => Body::from(answer).into_response(),
+        Err(error @ AnswerError::Message(_)) => {
+            tracing::warn!(%error, "a voter speaks another language");
+            (StatusCode::BAD_REQUEST, error.to_string()).into_response()
+        }
+        Err(error @ AnswerError::Stopped) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        }
     }
 }
 

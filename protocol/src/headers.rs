@@ -20,3 +20,5 @@ pub const REPEATED: &str = "tidemark-repeated";
 pub const SERVED_BY: &str = "tidemark-served-by";
 /// `false` keeps the retrying clients of D1's API from trying again.
 pub const SHOULD_RETRY: &str = "x-should-retry";
+/// On a refusal by a voter that does not lead: base URL of the one that does.
+pub const LEADER: &str = "tidemark-leader";

@@ -15,8 +15,10 @@ const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
-const ELECTION_MIN: Duration = Duration::from_millis(500);
-const ELECTION_MAX: Duration = Duration::from_millis(1000);
+// A follower stands after a whole lease (the longest election) and then its own timeout: 0.9 s to 1.2 s
+// after the last sign of life, so that a successor acknowledges within 2 s.
+const ELECTION_MIN: Duration = Duration::from_millis(300);
+const ELECTION_MAX: Duration = Duration::from_millis(600);
 /// Entries per replication message, before its bound in bytes.
 const PAYLOAD_ENTRIES_MAX: u64 = 1024;
 /// Requests waiting for the core task. Proposals can never fill it, see [`ConsensusConfig::validate`].
@@ -47,9 +49,10 @@ pub(crate) struct ConsensusConfig {
     pub(crate) in_flight_count_max: u64,
     /// Time between a leader's signs of life. Default 100 ms.
     pub(crate) heartbeat: Duration,
-    /// Shortest silence after which a follower stands for election. Default 500 ms.
+    /// Shortest silence, after the lease, after which a follower stands for election. Default 300 ms.
     pub(crate) election_min: Duration,
-    /// Longest, and how long a leader trusts the last answer of a quorum. Default 1 s.
+    /// Longest, and the lease: how long a leader trusts the last answer of a quorum, and a follower the
+    /// leader's last sign of life. Default 600 ms.
     pub(crate) election_max: Duration,
 }
 

@@ -223,10 +223,6 @@ impl Consensus {
     }
 
     /// What closes a leadership at once; see [`Fence`].
-    #[allow(
-        dead_code,
-        reason = "for work that is long enough to be worth stopping early"
-    )]
     pub(crate) fn fence(&self) -> Fence {
         self.inner.fence.clone()
     }
@@ -234,7 +230,17 @@ impl Consensus {
     /// Returns when it is certain that this node led at a moment after the call, and that everything
     /// committed before that moment is applied here: the barrier before a linearizable read.
     pub(crate) async fn confirm(&self, within: Duration) -> Result<(), ConfirmError> {
-        let confirm = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        self.confirm_by(ReadPolicy::ReadIndex, within).await
+    }
+
+    /// The same from memory, while a quorum has answered within the lease: without a round trip, trusting
+    /// that clocks of voters run at about the same speed.
+    pub(crate) async fn confirm_by_lease(&self, within: Duration) -> Result<(), ConfirmError> {
+        self.confirm_by(ReadPolicy::LeaseRead, within).await
+    }
+
+    async fn confirm_by(&self, policy: ReadPolicy, within: Duration) -> Result<(), ConfirmError> {
+        let confirm = self.inner.raft.ensure_linearizable(policy);
         match timeout(within, confirm).await {
             Ok(Ok(_read_at)) => Ok(()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
@@ -276,7 +282,6 @@ impl Consensus {
     }
 
     /// Answers another voter's message, for the receiving side of a [`Transport`].
-    #[allow(dead_code, reason = "for the receiving side of a transport")]
     pub(crate) async fn answer(&self, request: &[u8]) -> Result<Bytes, AnswerError> {
         let raft = &self.inner.raft;
         let stopped = |_fatal: RaftError<Cell>| AnswerError::Stopped;

@@ -59,6 +59,6 @@ pub(crate) use fence::Fence;
 pub(crate) use handle::Consensus;
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
+#[cfg(test)]
 pub(crate) use network::NoTransport;
-#[allow(unused_imports, reason = "for the cell's transport")]
 pub(crate) use network::{Transport, TransportError};

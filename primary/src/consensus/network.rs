@@ -1,8 +1,7 @@
 //! How voters of the cell reach each other.
 //!
 //! openraft asks for a client per peer; a [`Transport`] carries its messages as bytes, and the peer passes
-//! them to [`super::Consensus::answer`]. [`NoTransport`] reaches nobody: a cell of one never asks, a larger
-//! one has no quorum and says so.
+//! them to [`super::Consensus::answer`].
 //!
 //! One append is on its way per follower. Overlapping them is the transport's to add, with
 //! `stream_append`, once a cell's network is slower than its disks.
@@ -13,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
@@ -27,6 +25,12 @@ use tokio::time::timeout;
 
 use super::cell::{Cell, CellSnapshot, CellVote};
 use super::wire::{Answer, Request};
+
+/// Time for entries to be sent, flushed and answered: a follower's disk may hesitate for longer than a
+/// heartbeat takes, and sending the same again would not help it.
+const APPEND_WAIT: Duration = Duration::from_secs(2);
+/// Slowest network between voters for which large transactions are provided, in bytes a millisecond.
+const BYTES_PER_MS_MIN: usize = 8 << 10;
 
 /// Carries messages to the other voters of the cell.
 pub(crate) trait Transport: Send + Sync + 'static {
@@ -52,10 +56,12 @@ pub(crate) struct TransportError {
     pub(crate) reason: String,
 }
 
-/// For a cell of one.
+/// Reaches nobody.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoTransport;
 
+#[cfg(test)]
 impl Transport for NoTransport {
     fn call(
         &self,
@@ -70,7 +76,7 @@ impl Transport for NoTransport {
             address: address.to_owned(),
             reason,
         };
-        std::future::ready(Err(error)).boxed()
+        Box::pin(std::future::ready(Err(error)))
     }
 }
 
@@ -95,15 +101,19 @@ impl Network {
 
 impl Peer {
     async fn ask(&self, request: &Request, option: &RPCOption) -> Result<Answer, RPCError<Cell>> {
-        let within = option.hard_ttl();
         // A backoff follows: nothing here gets better by asking again at once.
         let unreachable = |error: &dyn fmt::Display| {
             RPCError::Unreachable(Unreachable::from_string(format!("{self:?}: {error}")))
         };
-        let request = request.encode().map_err(|error| unreachable(&error))?;
-        let call = self
-            .transport
-            .call(self.node, &self.address, request, within);
+        let bytes = request.encode().map_err(|error| unreachable(&error))?;
+        let within = match request {
+            Request::Append(append) if !append.entries.is_empty() => {
+                let sending_ms = u64::try_from(bytes.len() / BYTES_PER_MS_MIN).unwrap_or(u64::MAX);
+                APPEND_WAIT.saturating_add(Duration::from_millis(sending_ms))
+            }
+            Request::Append(_) | Request::Vote(_) | Request::PreVote(_) => option.hard_ttl(),
+        };
+        let call = self.transport.call(self.node, &self.address, bytes, within);
         let answer = timeout(within, call)
             .await
             .map_err(|error| unreachable(&error))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
-use tidemark_primary::{Environment, Primary, PrimaryConfig};
+use tidemark_primary::{Environment, Primary, PrimaryConfig, PrimaryError};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{Answer, CreateDatabase};
 use tidemark_protocol::render::{RowShape, ValueForm};
@@ -64,18 +64,24 @@ pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
             "http://127.0.0.1:1".to_owned(),
         )
     };
-    let environment = Environment {
-        threads: Arc::new(TokioThreads(tokio::runtime::Handle::current())),
-        clock: Arc::new(SystemClock),
-        random: Arc::new(Counting::default()),
-    };
-    let primary = Primary::start(config, environment, &mut Registry::default())
-        .await
-        .unwrap();
+    let primary = start_with(config, 0).await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), primary.wait_until_serving())
         .await
         .unwrap();
     primary
+}
+
+/// Starts a primary on this runtime. `random` sets it apart from others, in what it draws.
+pub(crate) async fn start_with(
+    config: PrimaryConfig,
+    random: u64,
+) -> Result<Arc<Primary>, PrimaryError> {
+    let environment = Environment {
+        threads: Arc::new(TokioThreads(tokio::runtime::Handle::current())),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(Counting(AtomicU64::new(random << 32))),
+    };
+    Primary::start(config, environment, &mut Registry::default()).await
 }
 
 /// Makes a database.

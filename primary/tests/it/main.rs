@@ -1,6 +1,8 @@
-//! A voter of a cell of one, in process, on real files: what it promises through the `Node` trait.
+//! Voters in process, on real files and sockets: what they promise through the `Node` trait.
 #![allow(clippy::unwrap_used)]
 
+mod cell;
 mod harness;
 mod requests;
+mod voters;
 mod writes;

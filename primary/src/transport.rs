@@ -1,0 +1,151 @@
+//! How voters reach each other: their messages as HTTP requests on kept connections.
+//!
+//! `POST /tidemark/v1/raft` takes one message and answers one. The request names the voter it is meant for
+//! and carries the cluster secret. Connections are kept and made anew by the HTTP client; a voter that
+//! cannot be reached is logged when that begins and when it ends, not at every try.
+//!
+//! One append is on its way per follower: the next is sent when that is answered. Meanwhile committed
+//! entries gather and go together, so throughput hardly suffers; a write that has just missed an append
+//! waits for up to one more round trip and flush. `stream_append` over one framed connection would save
+//! that; with voters in one region it is not worth it yet.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use tidemark_protocol::NodeId;
+use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
+
+use crate::consensus::{Transport, TransportError};
+
+/// Where voters talk to each other.
+pub const RAFT_PATH: &str = "/tidemark/v1/raft";
+/// Header that names the voter a message is meant for.
+pub(crate) const VOTER: &str = "tidemark-voter";
+/// Largest message: the largest transaction, or several small ones, and what is around them.
+pub(crate) const MESSAGE_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + (8 << 20);
+/// Largest answer. All are a few dozen bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Time for a connection to come about, in one region.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// Shorter than a server waits for the next request on a kept connection.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Kept connections per voter. Appends, heartbeats and votes may be on their way at once.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+
+/// Voters' messages over HTTP.
+#[derive(Debug)]
+pub(crate) struct HttpTransport {
+    client: reqwest::Client,
+    authorization: Option<HeaderValue>,
+    lost: Arc<Lost>,
+}
+
+/// Voters that were not reached at the last try.
+#[derive(Debug, Default)]
+struct Lost(Mutex<HashSet<NodeId>>);
+
+impl HttpTransport {
+    /// With this cluster secret, or with none if it is empty. `None` if it cannot be sent in a header.
+    pub(crate) fn new(secret: &str) -> Option<Self> {
+        let authorization = if secret.is_empty() {
+            None
+        } else {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {secret}")).ok()?;
+            bearer.set_sensitive(true);
+            Some(bearer)
+        };
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_WAIT)
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .tcp_nodelay(true)
+            .build()
+            .expect("no option of this client can be wrong");
+        Some(Self {
+            client,
+            authorization,
+            lost: Arc::default(),
+        })
+    }
+}
+
+impl Transport for HttpTransport {
+    fn call(
+        &self,
+        node: NodeId,
+        address: &str,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let url = format!("{}{RAFT_PATH}", address.trim_end_matches('/'));
+        let mut headers = HeaderMap::new();
+        let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
+        headers.insert(VOTER, meant);
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let request = self
+            .client
+            .post(url)
+            .headers(headers)
+            .timeout(within)
+            .body(request);
+        let lost = Arc::clone(&self.lost);
+        let address = address.to_owned();
+        Box::pin(async move {
+            let answer = exchange(request).await;
+            let answer = answer.map_err(|reason| TransportError {
+                node,
+                address,
+                reason,
+            });
+            lost.note(node, answer.as_ref().err());
+            answer
+        })
+    }
+}
+
+async fn exchange(request: reqwest::RequestBuilder) -> Result<Bytes, String> {
+    let mut response = request.send().await.map_err(|error| chain(&error))?;
+    let status = response.status();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!(
+                "its answer is longer than {ANSWER_BYTES_MAX} bytes"
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if status.is_success() {
+        Ok(body.freeze())
+    } else {
+        Err(format!(
+            "it answered {status}: {}",
+            String::from_utf8_lossy(&body)
+        ))
+    }
+}
+
+impl Lost {
+    fn note(&self, node: NodeId, error: Option<&TransportError>) {
+        let mut lost = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(error) if lost.insert(node) => tracing::warn!(%error, "a voter is lost"),
+            None if lost.remove(&node) => tracing::info!(voter = %node, "a voter is back"),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// An error with its causes, as one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
