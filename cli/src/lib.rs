@@ -24,8 +24,9 @@ use tidemark_protocol::node::Role;
 
 use crate::config::{Config, Settings};
 
-/// What is logged by a server that is not told. The consensus library tells of every step at info.
-const SERVER_LOG_DEFAULT: &str = "info,openraft=warn,chunked_wal=warn";
+/// What is logged by a server that is not told. The consensus library tells of every step at info, and at
+/// warn of every heartbeat that a voter which is down does not answer.
+const SERVER_LOG_DEFAULT: &str = "info,openraft=error,chunked_wal=warn";
 
 /// A self-hosted, globally replicated edge SQL database in the manner of Cloudflare D1.
 #[derive(Parser, Debug)]

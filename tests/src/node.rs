@@ -13,7 +13,7 @@ use crate::wait;
 /// Lines of a node's log that a failed test prints.
 const LOG_LINES_SHOWN: usize = 60;
 /// What nodes log.
-const LOG_FILTER: &str = "info,openraft=warn,chunked_wal=warn";
+const LOG_FILTER: &str = "info,openraft=warn,raft_log=warn,chunked_wal=warn";
 
 /// A node, running or not. It keeps its address and its directory over restarts.
 #[derive(Debug)]
