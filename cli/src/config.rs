@@ -3,6 +3,7 @@
 mod quantity;
 mod secret;
 mod settings;
+mod voter;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,11 +13,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidemark_gateway::Limits;
 use tidemark_protocol::node::Role;
-use tidemark_protocol::{Region, render::AnswerBounds};
+use tidemark_protocol::{NodeId, Region, render::AnswerBounds};
 
 pub(crate) use self::quantity::Period;
 pub(crate) use self::secret::{Secret, SecretFileError};
 pub(crate) use self::settings::Settings;
+pub(crate) use self::voter::Voter;
 
 /// Where a node keeps its files unless told otherwise.
 pub(crate) const DATA_DEFAULT: &str = "data";
@@ -58,8 +60,12 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Base URL under which other nodes reach this one. `None`: from `listen`.
     pub(crate) advertise: Option<String>,
-    /// A replica's primary. Nothing on a primary.
-    pub(crate) upstream: Option<String>,
+    /// This node, at its first start. `None`: an id of its own making. Later it must be the same.
+    pub(crate) node_id: Option<NodeId>,
+    /// First voters of the cell, this node among them. None: this node alone.
+    pub(crate) voters: Vec<Voter>,
+    /// Voters that a replica looks at for the one that leads. None on a primary.
+    pub(crate) upstreams: Vec<String>,
     /// Where the node is.
     pub(crate) region: Region,
     /// Guards against a data directory of another cluster.
@@ -105,7 +111,9 @@ impl Default for Config {
             data: PathBuf::from(DATA_DEFAULT),
             listen: LISTEN_DEFAULT,
             advertise: None,
-            upstream: None,
+            node_id: None,
+            voters: Vec::new(),
+            upstreams: Vec::new(),
             region: REGION_DEFAULT.parse().expect("a region name"),
             cluster: CLUSTER_DEFAULT.to_owned(),
             token: None,
@@ -146,6 +154,14 @@ pub(crate) enum Problem {
     AdvertiseMissing { listen: SocketAddr },
     #[error("{setting}: '{url}' is not of the form http://HOST or http://HOST:PORT")]
     Url { setting: &'static str, url: String },
+    #[error("voter: {got} voters are listed: a cell has 1, 3 or 5")]
+    VoterCount { got: usize },
+    #[error("voter: {node} is listed twice")]
+    VoterTwice { node: NodeId },
+    #[error("voter: {node} is not listed, which is this node's id")]
+    VoterMissing { node: NodeId },
+    #[error("voter: is set, but a replica has no vote")]
+    VoterOfReplica,
     #[error("upstream: is not set: a replica needs the URL of its primary")]
     UpstreamMissing,
     #[error("upstream: is set to '{url}', but a primary follows nobody")]
@@ -231,7 +247,7 @@ impl Config {
             }
         }
         match &self.advertise {
-            None if listen.ip().is_unspecified() => {
+            None if listen.ip().is_unspecified() && self.voters.is_empty() => {
                 problems.push(Problem::AdvertiseMissing { listen });
             }
             Some(url) if !is_base_url(url) => {
@@ -242,18 +258,19 @@ impl Config {
             }
             None | Some(_) => {}
         }
-        match (role, &self.upstream) {
-            (Role::Replica, None) => problems.push(Problem::UpstreamMissing),
-            (Role::Primary, Some(url)) => {
-                problems.push(Problem::UpstreamOfPrimary { url: url.clone() });
-            }
-            (Role::Replica, Some(url)) if !is_base_url(url) => {
-                problems.push(Problem::Url {
+        self.validate_voters(role, &mut problems);
+        if role == Role::Replica && self.upstreams.is_empty() {
+            problems.push(Problem::UpstreamMissing);
+        }
+        for url in &self.upstreams {
+            match role {
+                Role::Primary => problems.push(Problem::UpstreamOfPrimary { url: url.clone() }),
+                Role::Replica if !is_base_url(url) => problems.push(Problem::Url {
                     setting: "upstream",
                     url: url.clone(),
-                });
+                }),
+                Role::Replica => {}
             }
-            (Role::Primary, None) | (Role::Replica, Some(_)) => {}
         }
         let name_fits = (1..=CLUSTER_LENGTH_MAX).contains(&self.cluster.len())
             && self
@@ -302,6 +319,35 @@ impl Config {
             Ok(())
         } else {
             Err(Problems(problems))
+        }
+    }
+
+    fn validate_voters(&self, role: Role, problems: &mut Vec<Problem>) {
+        if self.voters.is_empty() {
+            return;
+        }
+        if role == Role::Replica {
+            problems.push(Problem::VoterOfReplica);
+        }
+        if !matches!(self.voters.len(), 1 | 3 | 5) {
+            let got = self.voters.len();
+            problems.push(Problem::VoterCount { got });
+        }
+        for (at, Voter { node, url }) in self.voters.iter().enumerate() {
+            if self.voters[..at].iter().any(|before| before.node == *node) {
+                problems.push(Problem::VoterTwice { node: *node });
+            }
+            if !is_base_url(url) {
+                problems.push(Problem::Url {
+                    setting: "voter",
+                    url: url.clone(),
+                });
+            }
+        }
+        if let Some(node) = self.node_id
+            && !self.voters.iter().any(|voter| voter.node == node)
+        {
+            problems.push(Problem::VoterMissing { node });
         }
     }
 

@@ -153,7 +153,7 @@ impl Cluster {
         let config = |region: &Region, upstream: Option<String>| Config {
             data: args.data.join(region.as_str().to_ascii_lowercase()),
             region: region.clone(),
-            upstream,
+            upstreams: upstream.into_iter().collect(),
             ..Config::default()
         };
         let (stop_primary, stop_replicas) = (CancellationToken::new(), CancellationToken::new());

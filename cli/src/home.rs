@@ -69,6 +69,14 @@ pub(crate) enum HomeError {
         got: Role,
         expected: Role,
     },
+    #[error("'{directory}' is the home of node {got}, not of {expected}")]
+    Node {
+        directory: PathBuf,
+        got: NodeId,
+        expected: NodeId,
+    },
+    #[error("'{directory}' is new, and voters are listed: set node-id to the id of this one")]
+    NoId { directory: PathBuf },
     #[error("'{directory}' belongs to the cluster '{got}', not to '{expected}'")]
     Cluster {
         directory: PathBuf,
@@ -79,12 +87,13 @@ pub(crate) enum HomeError {
 
 impl Home {
     /// Opens `directory` for a node of this role and cluster; makes it, and a new identity, if there
-    /// is none.
+    /// is none: with this id, or with a random one. `random: None` says that only a given id will do.
     pub(crate) fn open(
         directory: &Path,
         role: Role,
         cluster: &str,
-        random: &dyn Random,
+        node: Option<NodeId>,
+        random: Option<&dyn Random>,
     ) -> Result<Self, HomeError> {
         let at = |doing, path: &Path| {
             let path = path.to_owned();
@@ -114,8 +123,11 @@ impl Home {
                 source: Box::new(source),
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let new = node.or_else(|| random.map(new_node_id));
                 let identity = Identity {
-                    node: new_node_id(random),
+                    node: new.ok_or_else(|| HomeError::NoId {
+                        directory: directory.to_owned(),
+                    })?,
                     role,
                     cluster: cluster.to_owned(),
                 };
@@ -126,6 +138,16 @@ impl Home {
             Err(error) => return Err(at("read", &path)(error)),
         };
         let directory = directory.to_owned();
+        if let Some(expected) = node
+            && identity.node != expected
+        {
+            let got = identity.node;
+            return Err(HomeError::Node {
+                directory,
+                got,
+                expected,
+            });
+        }
         if identity.role != role {
             return Err(HomeError::Role {
                 directory,
@@ -221,7 +243,7 @@ mod tests {
     use crate::system::SystemRandom;
 
     fn open(directory: &Path, role: Role, cluster: &str) -> Result<Home, HomeError> {
-        Home::open(directory, role, cluster, &SystemRandom)
+        Home::open(directory, role, cluster, None, Some(&SystemRandom))
     }
 
     #[test]
@@ -234,6 +256,20 @@ mod tests {
         assert_ne!(first.node, NodeId(0));
         let other = open(&directory.path().join("other"), Role::Replica, "c").unwrap();
         assert_ne!(other.identity().node, first.node);
+    }
+
+    #[test]
+    fn given_id_is_kept_and_another_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |node, random| Home::open(directory.path(), Role::Primary, "c", node, random);
+        let nobody = open(None, None).unwrap_err();
+        assert!(matches!(nobody, HomeError::NoId { .. }), "{nobody:?}");
+        let first = open(Some(NodeId(7)), None).unwrap();
+        assert_eq!(first.identity().node, NodeId(7));
+        drop(first);
+        assert_eq!(open(None, None).unwrap().identity().node, NodeId(7));
+        let other = open(Some(NodeId(8)), None).unwrap_err();
+        assert!(matches!(other, HomeError::Node { .. }), "{other:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
-use tidemark_primary::{Primary, PrimaryConfig};
+use tidemark_primary::{Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
@@ -41,7 +41,9 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let environment = Environment::of_this_machine();
-    let home = Home::open(&config.data, role, &config.cluster, &*environment.random)?;
+    // A random id is none that the other voters have in their list.
+    let random = config.voters.is_empty().then_some(&*environment.random);
+    let home = Home::open(&config.data, role, &config.cluster, config.node_id, random)?;
     tracing::info!(
         node = %home.identity().node,
         ?role,
@@ -79,18 +81,26 @@ async fn run_primary(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let advertise = match &config.advertise {
-        Some(url) => url.clone(),
-        None => format!("http://{}", listener.local_addr()?),
+    let node = home.identity().node;
+    let listed = config.voters.iter().find(|voter| voter.node == node);
+    let advertise = match (listed, &config.advertise) {
+        (Some(voter), _) => voter.url.clone(),
+        (None, Some(url)) => url.clone(),
+        (None, None) => format!("http://{}", listener.local_addr()?),
     };
+    let voters = config.voters.iter().map(|voter| Voter {
+        node: voter.node,
+        url: voter.url.clone(),
+    });
     let primary_config = PrimaryConfig {
+        voters: voters.collect(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
         persist_every_bytes: config.checkpoint_every_bytes,
         ..PrimaryConfig::new(
             home.directory().to_owned(),
-            home.identity().node,
+            node,
             config.region.clone(),
             advertise,
         )
@@ -128,11 +138,10 @@ async fn run_replica(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let upstream = config
-        .upstream
-        .clone()
-        .context("a replica needs an upstream")?;
+    let first = config.upstreams.first().cloned();
+    let first = first.context("a replica needs an upstream")?;
     let replica_config = ReplicaConfig {
+        upstreams: config.upstreams.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
@@ -140,7 +149,7 @@ async fn run_replica(
             home.directory().to_owned(),
             home.identity().node,
             config.region.clone(),
-            upstream,
+            first,
         )
     };
     let handles = tidemark_replica::Environment::new(

@@ -38,8 +38,9 @@ pub struct ReplicaConfig {
     pub node: NodeId,
     /// Its region.
     pub region: Region,
-    /// Base URL of the node that it follows and forwards to.
-    pub upstream: String,
+    /// Base URLs of the nodes that it looks at for one to follow and forward to: voters of the cell. One
+    /// that does not lead says who does.
+    pub upstreams: Vec<String>,
     /// What it must know to be let in.
     pub cluster_secret: String,
     /// How databases are opened.
@@ -71,7 +72,7 @@ impl ReplicaConfig {
             directory,
             node,
             region,
-            upstream,
+            upstreams: vec![upstream],
             cluster_secret: String::new(),
             engine: Options::default(),
             answer: AnswerBounds::default(),
@@ -94,7 +95,7 @@ impl std::fmt::Debug for ReplicaConfig {
             .field("directory", &self.directory)
             .field("node", &self.node)
             .field("region", &self.region)
-            .field("upstream", &self.upstream)
+            .field("upstreams", &self.upstreams)
             .finish_non_exhaustive()
     }
 }

@@ -12,18 +12,18 @@ use tidemark_protocol::{DatabaseId, Region};
 use tokio::sync::oneshot;
 
 use crate::config::ReplicaConfig;
-use crate::connector::Upstream;
 use crate::copy::{Copy, Item};
 use crate::metrics::{HeartbeatAge, Metrics};
 use crate::outbox::Outbox;
 use crate::site::Site;
+use crate::sources::Sources;
 use crate::term_file::TermFile;
 
 /// What the parts of a replica share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: ReplicaConfig,
-    pub(crate) upstream: Upstream,
+    pub(crate) sources: Sources,
     pub(crate) served_by: ServedBy,
     pub(crate) site: Arc<Site>,
     pub(crate) terms: TermFile,
@@ -40,7 +40,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         config: ReplicaConfig,
-        upstream: Upstream,
+        sources: Sources,
         site: Arc<Site>,
         terms: TermFile,
         heartbeat: Arc<HeartbeatAge>,
@@ -54,7 +54,7 @@ impl Core {
         Self {
             config,
             served_by,
-            upstream,
+            sources,
             site,
             terms,
             heartbeat,

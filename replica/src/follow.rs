@@ -1,6 +1,6 @@
 //! The connection to the source: made, kept, and made again for ever.
 //!
-//! 1. Connect, WebSocket handshake, `Hello`, `Welcome`. A source of an older term is left at once; a
+//! 1. Connect to one of the [`Sources`](crate::sources::Sources), WebSocket handshake, `Hello`, `Welcome`. A source of an older term is left at once; a
 //!    newer term is written down before anything else of it is looked at.
 //! 2. Every copy learns of the connection and says where it stands.
 //! 3. What arrives is decoded, checked for its term, and put into the inbox of its database. Bytes that
@@ -43,6 +43,9 @@ const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Durat
 /// Heartbeats that may fail to come before the connection is given up.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
 
+/// Longest pause while there are several nodes to look at: one of them leads as soon as they agree.
+const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(300);
+
 type Socket = WebSocketStream<Box<dyn Io>>;
 
 /// Keeps the connection to the source.
@@ -71,7 +74,13 @@ impl Follower {
     /// Follows until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let config = &self.core.config;
-        let mut backoff = Backoff::new(config.backoff_min, config.backoff_max);
+        let sources = &self.core.sources;
+        let backoff_max = if sources.several() {
+            config.backoff_max.min(SEARCH_PAUSE_MAX)
+        } else {
+            config.backoff_max
+        };
+        let mut backoff = Backoff::new(config.backoff_min, backoff_max);
         while !stop.is_cancelled() {
             let lost = tokio::select! {
                 lost = self.connection(&mut backoff) => lost,
@@ -81,11 +90,12 @@ impl Follower {
             let pause = backoff.pause(&*self.environment.random);
             let reason = with_causes(&lost);
             tracing::warn!(
-                upstream = self.core.config.upstream,
+                upstream = self.core.sources.now().url,
                 reason,
                 ?pause,
                 "no stream"
             );
+            self.core.sources.turn(lost.leader());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
@@ -122,13 +132,14 @@ impl Follower {
         let wait = core.config.connect_wait;
         let slow = |doing| move |_| Lost::Slow { doing, wait };
 
-        let connecting = self.environment.connector.connect(&core.upstream);
+        let source = core.sources.now().upstream;
+        let connecting = self.environment.connector.connect(&source);
         let io = timeout(wait, connecting)
             .await
             .map_err(slow("connecting"))?;
         let io = io.map_err(Lost::Connect)?;
 
-        let mut request = core.upstream.stream_url.as_str().into_client_request()?;
+        let mut request = source.stream_url.as_str().into_client_request()?;
         let bearer = format!("Bearer {}", core.config.cluster_secret);
         let bearer = HeaderValue::from_str(&bearer).map_err(tungstenite::http::Error::from);
         let bearer = bearer.map_err(tungstenite::Error::from)?;

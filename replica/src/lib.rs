@@ -35,6 +35,7 @@ mod read;
 mod replica;
 mod resync;
 mod site;
+mod sources;
 mod standing;
 mod term_file;
 mod wait;

@@ -4,8 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use tidemark_protocol::Term;
+use tidemark_protocol::headers::LEADER;
 use tidemark_protocol::stream::StreamError;
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::{self, http::HeaderValue};
 
 /// Why a connection to the source was not made or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,12 @@ pub(crate) enum Lost {
     /// The source ended it.
     #[error("the source closed the stream")]
     Closed,
+    /// It does not lead, and said who does.
+    #[error("the node does not lead, but {leader} does")]
+    NotLeading {
+        /// Base URL of the leader.
+        leader: String,
+    },
     /// Nothing came for too long.
     #[error("nothing came for {silence:?}")]
     Silent {
@@ -63,6 +70,7 @@ impl Lost {
             Self::Slow { .. } => "slow",
             Self::Socket(_) => "socket",
             Self::Closed => "closed",
+            Self::NotLeading { .. } => "redirect",
             Self::Silent { .. } => "silent",
             Self::Message(_) => "message",
             Self::Protocol { .. } => "protocol",
@@ -72,10 +80,27 @@ impl Lost {
     }
 }
 
+impl Lost {
+    /// Where it is said to be worth looking next.
+    pub(crate) fn leader(&self) -> Option<&str> {
+        if let Self::NotLeading { leader } = self {
+            Some(leader)
+        } else {
+            None
+        }
+    }
+}
+
 impl From<tungstenite::Error> for Lost {
     fn from(error: tungstenite::Error) -> Self {
         use tungstenite::Error::{AlreadyClosed, ConnectionClosed};
 
+        if let tungstenite::Error::Http(refusal) = &error
+            && let Some(Ok(leader)) = refusal.headers().get(LEADER).map(HeaderValue::to_str)
+        {
+            let leader = leader.to_owned();
+            return Self::NotLeading { leader };
+        }
         if matches!(error, ConnectionClosed | AlreadyClosed) {
             Self::Closed
         } else {

@@ -146,7 +146,7 @@ impl Node for Replica {
     }
 
     fn upstream(&self) -> Option<String> {
-        Some(self.core().config.upstream.clone())
+        Some(self.core().sources.now().url)
     }
 
     fn ready(&self) -> Result<(), Failure> {

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogue_reader::{keep_catalogue, read_catalogue_once};
 use crate::config::{Environment, ReplicaConfig};
-use crate::connector::{Upstream, UpstreamError};
+use crate::connector::UpstreamError;
 use crate::copy::Item;
 use crate::core::{Core, on_thread};
 use crate::follow::Follower;
 use crate::metrics::{AtScrape, HeartbeatAge, Metrics};
 use crate::site::Site;
+use crate::sources::Sources;
 use crate::standing::Condition;
 use crate::term_file::TermFile;
 
@@ -65,7 +66,7 @@ impl Replica {
         environment: Environment,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, StartError> {
-        let upstream: Upstream = config.upstream.parse()?;
+        let sources = Sources::new(&config.upstreams)?;
         let directory = config.directory.clone();
         let databases = directory.join("databases");
         let prepare = {
@@ -101,7 +102,7 @@ impl Replica {
             queue_bytes_max: config.queue_bytes_max,
         }));
 
-        let core = Arc::new(Core::new(config, upstream, site, terms, heartbeat));
+        let core = Arc::new(Core::new(config, sources, site, terms, heartbeat));
         let mut standing = core.catalogue_copy.standing();
         let opened = standing
             .wait_for(|standing| standing.condition != Condition::Opening)

@@ -7,11 +7,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tidemark_protocol::Region;
 
 use super::quantity::{Period, Size};
 use super::secret::Secret;
+use super::voter::{GivenId, Voter};
 use super::{Config, LogFormat};
 
 /// Settings that one source gives. What it does not give is left to the next.
@@ -30,9 +31,31 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_ADVERTISE", value_name = "URL")]
     pub(crate) advertise: Option<String>,
 
-    /// Base URL of the primary that a replica follows (replica only, required)
-    #[arg(long, env = "TIDEMARK_UPSTREAM", value_name = "URL")]
-    pub(crate) upstream: Option<String>,
+    /// Id of this node, hexadecimal: at its first start, for a voter of a cell of several
+    /// [default: one of its own making]
+    #[arg(long, env = "TIDEMARK_NODE_ID", value_name = "ID")]
+    pub(crate) node_id: Option<GivenId>,
+
+    /// First voters of the cell with their base URLs, all of them, the same on each (primary only;
+    /// repeat it, or separate by commas) [default: this node alone]
+    #[arg(
+        long,
+        env = "TIDEMARK_VOTER",
+        value_name = "ID=URL",
+        value_delimiter = ','
+    )]
+    pub(crate) voter: Option<Vec<Voter>>,
+
+    /// Base URLs of the voters, one of which a replica follows; one is enough as long as it lives
+    /// (replica only, required; repeat it, or separate by commas)
+    #[arg(
+        long,
+        env = "TIDEMARK_UPSTREAM",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "one_or_several")]
+    pub(crate) upstream: Option<Vec<String>>,
 
     /// Region of this node, such as ENAM, WEUR or APAC [default: ENAM]
     #[arg(long, env = "TIDEMARK_REGION", value_name = "REGION")]
@@ -119,6 +142,8 @@ impl Settings {
             data,
             listen,
             advertise,
+            node_id,
+            voter,
             upstream,
             region,
             cluster,
@@ -140,7 +165,9 @@ impl Settings {
         replace(&mut config.data, data);
         replace(&mut config.listen, listen);
         replace(&mut config.advertise, advertise);
-        replace(&mut config.upstream, upstream);
+        replace(&mut config.node_id, node_id);
+        replace(&mut config.voters, voter);
+        replace(&mut config.upstreams, upstream);
         replace(&mut config.region, region);
         replace(&mut config.cluster, cluster);
         replace(&mut config.token, token);
@@ -158,6 +185,21 @@ impl Settings {
         replace(&mut config.answer_rows, answer_rows);
         replace(&mut config.answer_bytes, answer_size);
     }
+}
+
+/// A string, or a list of them.
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrSeveral {
+        One(String),
+        Several(Vec<String>),
+    }
+
+    Ok(Some(match OneOrSeveral::deserialize(from)? {
+        OneOrSeveral::One(one) => vec![one],
+        OneOrSeveral::Several(several) => several,
+    }))
 }
 
 fn replace<T>(old: &mut T, new: Option<impl Into<T>>) {

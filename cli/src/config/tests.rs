@@ -138,6 +138,46 @@ fn replica_needs_an_upstream_and_a_primary_has_none() {
 }
 
 #[test]
+fn voters_are_three_or_five_different_ones_and_this_node_is_among_them() {
+    let list = "1=http://a:1,2=http://a:2,3=http://a:3";
+    let config = Config::load(
+        None,
+        flags(&["--node-id", "2", "--voter", list]),
+        Role::Primary,
+    );
+    assert_eq!(config.unwrap().voters.len(), 3);
+    let repeated = [
+        "--voter",
+        "1=http://a",
+        "--voter",
+        "2=http://b",
+        "--voter",
+        "3=http://c",
+    ];
+    let config = Config::load(None, flags(&repeated), Role::Primary).unwrap();
+    let file = "voter = ['1=http://a', '2=http://b', '3=http://c']\nnode-id = '3'\n";
+    let same = load(file, &[], Role::Primary).unwrap();
+    assert_eq!(same.voters, config.voters);
+
+    let found = problems(
+        &["--voter", "1=http://a,1=a", "--node-id", "4"],
+        Role::Replica,
+    );
+    for start in [
+        "voter: is set, but a replica",
+        "voter: 2 voters are listed",
+        "voter: 0000000000000001 is listed twice",
+        "voter: 'a' is not of the form",
+        "voter: 0000000000000004 is not listed",
+    ] {
+        assert!(
+            found.iter().any(|problem| problem.starts_with(start)),
+            "{start}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let line = [
         ["--upstream", "localhost:8787"],

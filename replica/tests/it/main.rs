@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, missing_debug_implementations)]
 
 mod faults;
+mod finding;
 mod following;
 mod reading;
 mod repairing;

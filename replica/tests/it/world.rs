@@ -30,6 +30,8 @@ pub struct World {
     pub directory: PathBuf,
     /// Short: databases close and open all the time.
     pub idle_wait: Duration,
+    /// Where the replica looks for its source. Empty: at the source alone.
+    pub upstreams: Vec<String>,
     temporary: Vec<tempfile::TempDir>,
 }
 
@@ -71,6 +73,7 @@ impl World {
             registry: Registry::default(),
             directory: temporary.path().join("data"),
             idle_wait: Duration::from_millis(40),
+            upstreams: Vec::new(),
             temporary: vec![temporary],
         }
     }
@@ -82,6 +85,9 @@ impl World {
             "OC".parse().unwrap(),
             self.source.url(),
         );
+        if !self.upstreams.is_empty() {
+            config.upstreams = self.upstreams.clone();
+        }
         config.cluster_secret = SECRET.to_owned();
         config.backoff_max = Duration::from_millis(200);
         // Smaller than some transactions: back-pressure is at work in every test.
