@@ -6,17 +6,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_client::Client;
 use tidemark_deploy::{Link, Relay};
-use tidemark_protocol::{DatabaseId, Position};
+use tidemark_protocol::Position;
 
+use crate::agreement;
 use crate::node::Node;
-use crate::wait;
 
 /// Region of the primary.
-const PRIMARY_REGION: &str = "ENAM";
-/// What the catalogue is called where a database is asked for by name.
-const CATALOGUE: &str = "catalogue";
+pub(crate) const PRIMARY_REGION: &str = "ENAM";
 /// What the nodes show each other.
-const CLUSTER_SECRET: &str = "secret-of-the-tests";
+pub(crate) const CLUSTER_SECRET: &str = "secret-of-the-tests";
 
 /// Where a replica is and how far from the primary.
 #[derive(Clone, Copy, Debug)]
@@ -115,11 +113,6 @@ impl Cluster {
         std::iter::once(&self.primary).chain(&self.replicas)
     }
 
-    /// All nodes, the primary first.
-    pub fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
-        std::iter::once(&mut self.primary).chain(&mut self.replicas)
-    }
-
     /// The Rust client, speaking to `node` alone.
     pub fn client(node: &Node) -> Client {
         Client::builder(node.url())
@@ -130,40 +123,15 @@ impl Cluster {
     /// Waits until every node has every database of the primary at the primary's position; returns the
     /// positions by UUID.
     pub async fn settled(&self, deadline: Duration) -> Vec<(String, Position)> {
-        wait::until("all nodes have the same positions", deadline, async || {
-            let mut all = Vec::new();
-            for node in self.nodes() {
-                let status = node.api().status().await.ok()?;
-                let mut positions: Vec<_> = status
-                    .databases
-                    .iter()
-                    .map(|database| (database.uuid.to_string(), database.position))
-                    .collect();
-                positions.sort_by(|a, b| a.0.cmp(&b.0));
-                all.push(positions);
-            }
-            let first = all.swap_remove(0);
-            all.iter().all(|other| *other == first).then_some(first)
-        })
-        .await
+        let nodes: Vec<_> = self.nodes().collect();
+        agreement::settled(&nodes, deadline).await
     }
 
     /// Waits until all nodes agree, then has each recompute the checksums of all databases from their
     /// pages. Panics if any is not what its position says.
     pub async fn verified(&self, deadline: Duration) {
-        let catalogue = DatabaseId::CATALOGUE.to_string();
-        for (uuid, position) in self.settled(deadline).await {
-            for node in self.nodes() {
-                let database = if uuid == catalogue { CATALOGUE } else { &uuid };
-                let found = node.api().verify(database).await;
-                assert_eq!(found.position, position, "{uuid} on {}", node.name());
-                assert!(
-                    found.intact,
-                    "{uuid} on {} is not intact: {found:?}",
-                    node.name()
-                );
-            }
-        }
+        let nodes: Vec<_> = self.nodes().collect();
+        agreement::verified(&nodes, deadline).await;
     }
 
     /// Stops all nodes gracefully, the replicas first.

@@ -8,7 +8,9 @@
 //!
 //! Every wait has a deadline ([`wait`]), every choice a [seed](Seed).
 
+mod agreement;
 mod api;
+mod cell;
 mod cluster;
 mod line;
 mod node;
@@ -17,6 +19,7 @@ mod seed;
 pub mod wait;
 
 pub use api::{Api, Query, Reply};
+pub use cell::Cell;
 pub use cluster::{Cluster, Place};
 pub use line::Line;
 pub use node::{Node, flip_bit, signal};

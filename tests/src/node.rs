@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use crate::api::Api;
 use crate::port::free_address;
@@ -42,6 +41,11 @@ impl Node {
             address: free_address(),
             process: None,
         }
+    }
+
+    /// Sets the words of its command line, once those are known that depend on the addresses of others.
+    pub(crate) fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
     }
 
     /// What it is called in messages.
@@ -159,15 +163,6 @@ impl Node {
     /// What it logged since its first start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-
-    /// Waits until a line of the log contains `text`.
-    pub async fn logged(&self, text: &str, deadline: Duration) {
-        let what = format!("{} logs '{text}'", self.name);
-        wait::until(&what, deadline, async || {
-            self.log().contains(text).then_some(())
-        })
-        .await;
     }
 
     fn log_path(&self) -> PathBuf {

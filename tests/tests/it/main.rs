@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod catch_up;
+mod cell;
 mod chinook;
 mod dev;
 mod first_steps;
