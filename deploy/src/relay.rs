@@ -92,11 +92,6 @@ impl Relay {
         self.address
     }
 
-    /// Where it leads.
-    pub fn target(&self) -> SocketAddr {
-        self.shared.target
-    }
-
     /// What the way is like now.
     pub fn link(&self) -> Link {
         self.shared.to_target.link()
