@@ -247,12 +247,12 @@ impl Read<'_> {
         let kind = match error {
             ReadError::NotReadOnly { .. } => return Ok(forward(self.core, "write")),
             ReadError::Sql(error) => {
-                if self.may_be_too_old_for(error.code) {
-                    return Ok(forward(self.core, "sql"));
-                }
                 if blames_the_file(error.code) {
                     self.copy.feed(Item::Suspect);
                     return self.damaged(&error.message);
+                }
+                if self.may_be_a_retry() || self.may_be_too_old_for(error.code) {
+                    return Ok(forward(self.core, "sql"));
                 }
                 FailureKind::Sql
             }
@@ -269,6 +269,13 @@ impl Read<'_> {
             _ => FailureKind::Internal,
         };
         Err(Failure::new(kind, error.to_string()))
+    }
+
+    /// Whether the request may have taken effect at an earlier try: SQLite refuses a table that is made
+    /// again before it is known to be a write. Only the primary knows, so the on-miss rule, which is
+    /// about reads, does not count.
+    fn may_be_a_retry(&self) -> bool {
+        self.request.request.is_some()
     }
 
     /// Whether a newer state might understand what this one does not, such as a table that was not

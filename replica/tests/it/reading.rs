@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, Epoch, Executed, FailureKind, OnMiss, Position,
-    ReadContract, Seq,
+    ReadContract, RequestId, Seq,
 };
 
 use crate::source::KEY;
@@ -131,6 +131,23 @@ async fn statement_that_fails_at_the_state_asked_for_fails_here() {
         failure.message.contains("no such table: nowhere"),
         "{failure}"
     );
+}
+
+/// The primary repeats the first try's answer; here the second try only looks like a faulty statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn statement_that_fails_and_may_be_the_retry_of_a_write_is_forwarded_by_every_rule() {
+    let world = World::new().await;
+    for on_miss in [OnMiss::Forward, OnMiss::Stale, OnMiss::Error] {
+        for sql in ["CREATE TABLE t(x)", "ALTER TABLE t DROP COLUMN gone"] {
+            let mut request = at_least(sql, world.source.bookmark(DB));
+            request.on_miss = on_miss;
+            let failure = world.execute(request.clone()).await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Sql, "{sql}, without a name");
+            request.request = Some(RequestId::from_bytes([3; 16]));
+            let outcome = world.execute(request).await;
+            assert_eq!(outcome, Ok(Executed::Forward), "{sql}, {on_miss}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
