@@ -302,9 +302,11 @@ impl Read<'_> {
     }
 }
 
-/// Whether SQLite's code speaks of the file, not of the statement.
+/// Whether SQLite's code speaks of the file, not of the statement. A virtual table is corrupt when its
+/// content contradicts itself, which statements alone can bring about.
 fn blames_the_file(code: &str) -> bool {
-    ["SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"]
-        .iter()
-        .any(|prefix| code.starts_with(prefix))
+    code != "SQLITE_CORRUPT_VTAB"
+        && ["SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"]
+            .iter()
+            .any(|prefix| code.starts_with(prefix))
 }

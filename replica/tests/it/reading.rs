@@ -151,6 +151,23 @@ async fn statement_that_fails_and_may_be_the_retry_of_a_write_is_forwarded_by_ev
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn virtual_table_that_contradicts_itself_is_an_sql_error_here() {
+    let world = World::new().await;
+    for sql in [
+        "CREATE VIRTUAL TABLE f USING fts5(v, content='t', content_rowid='id')",
+        "INSERT INTO f(rowid, v) VALUES (1, 'a row that t does not have')",
+    ] {
+        world.source.write(DB, sql, vec![]);
+    }
+    let request = at_least(
+        "SELECT v FROM f WHERE f MATCH 'row'",
+        world.source.bookmark(DB),
+    );
+    let failure = world.execute(request).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Sql, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_and_foreign_bookmarks_are_refused_by_name() {
     let world = World::new().await;
     let position = world.source.position(DB);
