@@ -24,7 +24,7 @@ use tokio::time::timeout_at;
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
-use crate::wait::{Miss, Verdict, judge, patience};
+use crate::wait::{Miss, Verdict, judge, patience, shortfall};
 
 /// Longest wait for a free reader on a thread that must not block.
 const INLINE_WAIT: Duration = Duration::from_micros(500);
@@ -142,6 +142,18 @@ impl Read<'_> {
 
     /// The contract is missed: what the request says to that.
     async fn miss(mut self, miss: Miss) -> Result<Executed, Failure> {
+        if miss != Miss::Gone
+            && self.request.on_miss == OnMiss::Stale
+            && let Some(open) = self.copy.awake(self.deadline.into()).await
+        {
+            self.wanted = None;
+            return self.read(open).await;
+        }
+        self.refused(miss)
+    }
+
+    /// The contract is missed, and nothing else can be read instead.
+    fn refused(&self, miss: Miss) -> Result<Executed, Failure> {
         let database = self.request.database;
         if miss == Miss::Gone {
             return Ok(forward(self.core, "unknown_database"));
@@ -153,12 +165,6 @@ impl Read<'_> {
                 Miss::Unreadable { .. } | Miss::Gone => "unreadable",
             };
             return Ok(forward(self.core, reason));
-        }
-        if self.request.on_miss == OnMiss::Stale
-            && let Some(open) = self.copy.awake(self.deadline.into()).await
-        {
-            self.wanted = None;
-            return self.read(open).await;
         }
         let wanted = self
             .wanted
@@ -211,10 +217,10 @@ impl Read<'_> {
             Ok(position) => position,
             Err(error) => return self.failed(&error),
         };
-        if self.wanted.is_some_and(|wanted| !position.reached(&wanted)) {
+        if let Some(miss) = shortfall(position, self.wanted, self.request.on_miss) {
             // The copy was exchanged between the promise and the read.
             tracing::warn!(db = %database, %position, wanted = ?self.wanted, "read went back");
-            return Ok(forward(self.core, "behind"));
+            return self.refused(miss);
         }
         self.core.metrics().reads.inc();
         Ok(Executed::Answer(Answer {

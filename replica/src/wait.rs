@@ -86,6 +86,23 @@ pub(crate) fn judge(
     }
 }
 
+/// How a read that gave the state `position` misses its contract all the same, unless `on_miss` is
+/// content with any state.
+pub(crate) fn shortfall(
+    position: Position,
+    wanted: Option<Position>,
+    on_miss: OnMiss,
+) -> Option<Miss> {
+    let read = Standing {
+        position: Some(position),
+        condition: Condition::Alone,
+    };
+    match judge(&read, wanted, on_miss, false) {
+        Verdict::Miss(miss) if on_miss != OnMiss::Stale => Some(miss),
+        Verdict::Miss(_) | Verdict::Read | Verdict::Wait | Verdict::Wake => None,
+    }
+}
+
 /// The part of a request's time that it may wait here. The rest is for the trip to the primary, or for
 /// saying no before the caller has given up.
 pub(crate) fn patience(on_miss: OnMiss, deadline: Duration) -> Duration {
@@ -219,5 +236,24 @@ mod tests {
         let lost = Verdict::Miss(Miss::Lost { reached: at(1, 5) });
         let here = (Some(at(1, 5)), Condition::Following);
         check(here, Some(other), OnMiss::Forward, true, &lost);
+    }
+
+    #[test]
+    fn read_that_went_back_is_a_miss_unless_any_state_will_do() {
+        let other = Position {
+            checksum: StateChecksum(0),
+            ..at(1, 5)
+        };
+        let behind = Some(Miss::Behind { reached: at(1, 5) });
+        let lost = Some(Miss::Lost { reached: at(1, 5) });
+        for on_miss in [OnMiss::Forward, OnMiss::Error] {
+            assert_eq!(shortfall(at(1, 5), Some(at(1, 6)), on_miss), behind);
+            assert_eq!(shortfall(at(1, 5), Some(other), on_miss), lost);
+            assert_eq!(shortfall(at(1, 5), Some(at(1, 5)), on_miss), None);
+            assert_eq!(shortfall(at(1, 5), None, on_miss), None);
+        }
+        for wanted in [at(1, 6), other, at(1, 5)] {
+            assert_eq!(shortfall(at(1, 5), Some(wanted), OnMiss::Stale), None);
+        }
     }
 }
