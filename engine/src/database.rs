@@ -221,7 +221,9 @@ struct OneInteger(i64);
 
 impl ResultSink for OneInteger {
     fn begin_statement(&mut self) {}
-    fn columns(&mut self, _names: &[&str]) {}
+    fn columns(&mut self, _names: &[&str]) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
     fn begin_row(&mut self) {}
     fn cell(&mut self, _index: usize, value: ValueRef<'_>) {
         if let ValueRef::Integer(integer) = value {
@@ -231,7 +233,9 @@ impl ResultSink for OneInteger {
     fn end_row(&mut self) -> Result<(), AnswerLimit> {
         Ok(())
     }
-    fn end_statement(&mut self, _statistics: &StatementStatistics) {}
+    fn end_statement(&mut self, _statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
     fn reset(&mut self) {
         self.0 = 0;
     }

@@ -392,7 +392,7 @@ impl Sql {
             size_after: u64::from(pages_after) * PAGE_SIZE as u64,
             rows_read,
             rows_written,
-        });
+        })?;
         Ok(())
     }
 
@@ -405,20 +405,23 @@ impl Sql {
     ) -> Result<(), RunError> {
         let failed = |code| failure(&self.connection, code, None, statement, "run a statement");
         let mut bound = prepared.bind(params).map_err(failed)?;
-        let mut columns = None;
+        let mut columns: Option<usize> = None;
         loop {
             let step = bound.step().map_err(failed)?;
             // Known only now: the first step recompiles the statement after a change of the schema.
-            let count = *columns.get_or_insert_with(|| {
-                let count = bound.column_count();
-                if count > 0 {
-                    let names: Vec<&str> = (0..count)
-                        .map(|i| bound.column_name(i).unwrap_or("?"))
-                        .collect();
-                    sink.columns(&names);
+            let count = match columns {
+                Some(count) => count,
+                None => {
+                    let count = bound.column_count();
+                    if count > 0 {
+                        let names: Vec<&str> = (0..count)
+                            .map(|i| bound.column_name(i).unwrap_or("?"))
+                            .collect();
+                        sink.columns(&names)?;
+                    }
+                    *columns.insert(count)
                 }
-                count
-            });
+            };
             if step == Step::Done {
                 return Ok(());
             }

@@ -195,7 +195,9 @@ impl ResultSink for CatalogueReader {
         self.statement += 1;
     }
 
-    fn columns(&mut self, _names: &[&str]) {}
+    fn columns(&mut self, _names: &[&str]) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
 
     fn begin_row(&mut self) {
         self.row.clear();
@@ -216,7 +218,9 @@ impl ResultSink for CatalogueReader {
         Ok(())
     }
 
-    fn end_statement(&mut self, _statistics: &StatementStatistics) {}
+    fn end_statement(&mut self, _statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
 
     fn reset(&mut self) {
         *self = Self::default();

@@ -26,8 +26,9 @@ pub trait ResultSink {
     /// A statement starts.
     fn begin_statement(&mut self);
 
-    /// Its result columns, before its first row. Not called for a statement without columns.
-    fn columns(&mut self, names: &[&str]);
+    /// Its result columns, before its first row. Not called for a statement without columns. An error
+    /// stops the request: names may be as long as SQL, and come without a single row.
+    fn columns(&mut self, names: &[&str]) -> Result<(), AnswerLimit>;
 
     /// A row starts; one `cell` per column follows, then `end_row`.
     fn begin_row(&mut self);
@@ -38,8 +39,8 @@ pub trait ResultSink {
     /// The row is complete. An error stops the request.
     fn end_row(&mut self) -> Result<(), AnswerLimit>;
 
-    /// The statement is complete.
-    fn end_statement(&mut self, statistics: &StatementStatistics);
+    /// The statement is complete. An error stops the request: statements without rows add up too.
+    fn end_statement(&mut self, statistics: &StatementStatistics) -> Result<(), AnswerLimit>;
 
     /// Forget everything: the request starts again from its first statement.
     fn reset(&mut self);
@@ -120,7 +121,7 @@ pub struct ServedBy {
 pub struct AnswerBounds {
     /// Rows of all statements together.
     pub rows_max: u64,
-    /// Bytes of JSON.
+    /// Bytes of JSON. Bounds the statements of a request too: each takes some hundred bytes of `meta`.
     pub bytes_max: usize,
 }
 
@@ -202,6 +203,14 @@ impl Renderer {
         Bytes::from(self.out)
     }
 
+    fn check_bytes(&self) -> Result<(), AnswerLimit> {
+        let max = self.bounds.bytes_max;
+        if self.overflowed || self.out.len() > max {
+            return Err(AnswerLimit::Bytes { max });
+        }
+        Ok(())
+    }
+
     fn write_value(&mut self, value: ValueRef<'_>) {
         let out = &mut self.out;
         match (value, self.form) {
@@ -241,14 +250,20 @@ impl ResultSink for Renderer {
         self.has_columns = false;
     }
 
-    fn columns(&mut self, names: &[&str]) {
+    fn columns(&mut self, names: &[&str]) -> Result<(), AnswerLimit> {
         self.has_columns = true;
+        let bytes_max = self.bounds.bytes_max;
+        let too_long = AnswerLimit::Bytes { max: bytes_max };
         match self.shape {
             RowShape::Objects => {
                 self.keys.clear();
                 self.key_ranges.clear();
                 for (index, name) in names.iter().enumerate() {
                     let start = self.keys.len();
+                    // Before the copy, here and below, as with cells.
+                    if start.saturating_add(name.len()) > bytes_max {
+                        return Err(too_long);
+                    }
                     if !names[index + 1..].contains(name) {
                         json::string(&mut self.keys, name);
                         self.keys.push(b':');
@@ -260,6 +275,9 @@ impl ResultSink for Renderer {
             RowShape::Arrays => {
                 self.out.extend_from_slice(br#"{"columns":["#);
                 for (index, name) in names.iter().enumerate() {
+                    if self.out.len().saturating_add(name.len()) > bytes_max {
+                        return Err(too_long);
+                    }
                     if index > 0 {
                         self.out.push(b',');
                     }
@@ -268,6 +286,7 @@ impl ResultSink for Renderer {
                 self.out.extend_from_slice(br#"],"rows":["#);
             }
         }
+        self.check_bytes()
     }
 
     fn begin_row(&mut self) {
@@ -286,15 +305,16 @@ impl ResultSink for Renderer {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
             ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
         };
-        // Before the copy, not after: a row may be far larger than the bound.
-        if self.overflowed || self.out.len().saturating_add(bytes) > self.bounds.bytes_max {
-            self.overflowed = true;
-            return;
-        }
         let key = match self.shape {
             RowShape::Objects => self.key_ranges[index].clone(),
             RowShape::Arrays => 0..0,
         };
+        // Before the copy, not after: a row may be far larger than the bound.
+        let bytes = bytes.saturating_add(key.len());
+        if self.overflowed || self.out.len().saturating_add(bytes) > self.bounds.bytes_max {
+            self.overflowed = true;
+            return;
+        }
         if self.shape == RowShape::Objects && key.is_empty() {
             return; // a later column of the same name wins
         }
@@ -318,15 +338,10 @@ impl ResultSink for Renderer {
                 max: self.bounds.rows_max,
             });
         }
-        if self.overflowed || self.out.len() > self.bounds.bytes_max {
-            return Err(AnswerLimit::Bytes {
-                max: self.bounds.bytes_max,
-            });
-        }
-        Ok(())
+        self.check_bytes()
     }
 
-    fn end_statement(&mut self, statistics: &StatementStatistics) {
+    fn end_statement(&mut self, statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
         self.out
             .extend_from_slice(match (self.shape, self.has_columns) {
                 (RowShape::Objects, true) => b"]",
@@ -360,6 +375,7 @@ impl ResultSink for Renderer {
         self.out.extend_from_slice(br#","rows_written":"#);
         json::integer(&mut self.out, rows_written);
         self.out.extend_from_slice(br#","total_attempts":1}}]"#);
+        self.check_bytes()
     }
 
     fn reset(&mut self) {

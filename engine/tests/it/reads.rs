@@ -93,7 +93,9 @@ struct Slow {
 
 impl ResultSink for Slow {
     fn begin_statement(&mut self) {}
-    fn columns(&mut self, _names: &[&str]) {}
+    fn columns(&mut self, _names: &[&str]) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
     fn begin_row(&mut self) {}
     fn cell(&mut self, _index: usize, _value: ValueRef<'_>) {}
     fn end_row(&mut self) -> Result<(), AnswerLimit> {
@@ -101,7 +103,9 @@ impl ResultSink for Slow {
         self.go_on.recv().unwrap();
         Ok(())
     }
-    fn end_statement(&mut self, _statistics: &StatementStatistics) {}
+    fn end_statement(&mut self, _statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
+        Ok(())
+    }
     fn reset(&mut self) {}
     fn recorded(&self) -> &[u8] {
         &[]

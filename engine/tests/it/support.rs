@@ -55,8 +55,9 @@ impl ResultSink for Rows {
     fn begin_statement(&mut self) {
         self.statements.push(Yielded::default());
     }
-    fn columns(&mut self, names: &[&str]) {
+    fn columns(&mut self, names: &[&str]) -> Result<(), AnswerLimit> {
         self.last().columns = names.iter().map(|&name| name.to_owned()).collect();
+        Ok(())
     }
     fn begin_row(&mut self) {
         self.last().rows.push(Vec::new());
@@ -83,8 +84,9 @@ impl ResultSink for Rows {
             _ => Ok(()),
         }
     }
-    fn end_statement(&mut self, statistics: &StatementStatistics) {
+    fn end_statement(&mut self, statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
         self.last().statistics = *statistics;
+        Ok(())
     }
     fn reset(&mut self) {
         self.statements.clear();

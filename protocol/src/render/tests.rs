@@ -42,7 +42,7 @@ fn bounded(shape: RowShape, form: ValueForm, bounds: AnswerBounds) -> Renderer {
 fn run(sink: &mut Renderer, columns: &[&str], rows: &[&[ValueRef<'_>]]) -> Result<(), AnswerLimit> {
     sink.begin_statement();
     if !columns.is_empty() {
-        sink.columns(columns);
+        sink.columns(columns)?;
     }
     for row in rows {
         sink.begin_row();
@@ -51,8 +51,7 @@ fn run(sink: &mut Renderer, columns: &[&str], rows: &[&[ValueRef<'_>]]) -> Resul
         }
         sink.end_row()?;
     }
-    sink.end_statement(&STATISTICS);
-    Ok(())
+    sink.end_statement(&STATISTICS)
 }
 
 /// The rows of one statement as they are written.
@@ -225,7 +224,8 @@ fn meta_is_read_back_by_clients() {
         duration: Duration::from_millis(2),
         last_row_id: i64::MAX,
         ..STATISTICS
-    });
+    })
+    .unwrap();
     let read: Vec<StatementResult<Vec<Json>>> = serde_json::from_slice(&sink.finish()).unwrap();
     let Meta {
         duration,
@@ -269,7 +269,7 @@ fn reset_forgets_everything() {
     // In the middle of a row, after too large a cell.
     let mut sink = bounded(RowShape::Arrays, ValueForm::D1, bounds);
     sink.begin_statement();
-    sink.columns(&["a"]);
+    sink.columns(&["a"]).unwrap();
     sink.begin_row();
     sink.cell(0, ValueRef::Text(&[b'x'; 5000]));
     sink.reset();
@@ -309,6 +309,34 @@ fn cell_over_the_bound_is_not_even_copied() {
     let small: &[ValueRef<'_>] = &[ValueRef::Integer(123_456)];
     let error = run(&mut sink, &["a"], &[small; 200]).unwrap_err();
     assert_eq!(error, AnswerLimit::Bytes { max: 1000 });
+}
+
+#[test]
+fn names_and_statements_without_rows_count_too() {
+    let bounds = AnswerBounds {
+        bytes_max: 4000,
+        ..AnswerBounds::default()
+    };
+    let limit = AnswerLimit::Bytes { max: 4000 };
+    let (short, long) = ("n".repeat(900), "n".repeat(1 << 20));
+    for shape in [RowShape::Objects, RowShape::Arrays] {
+        let mut sink = bounded(shape, ValueForm::D1, bounds);
+        assert_eq!(run(&mut sink, &["a", &long], &[]), Err(limit));
+        assert!(sink.recorded().len() < 4000, "not even copied");
+        for name in [None, Some(short.as_str())] {
+            let mut sink = bounded(shape, ValueForm::D1, bounds);
+            let statements = (0..100).map(|_| run(&mut sink, name.as_slice(), &[]));
+            assert_eq!(statements.collect::<Result<Vec<()>, _>>(), Err(limit));
+            assert!(sink.recorded().len() < 5000);
+        }
+    }
+    // Names are repeated in every row of objects.
+    let mut sink = bounded(RowShape::Objects, ValueForm::D1, bounds);
+    let names: Vec<String> = (0..4).map(|n| format!("{short}{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let row = &[ValueRef::Null; 4][..];
+    assert_eq!(run(&mut sink, &names, &[row, row]), Err(limit));
+    assert!(sink.recorded().len() < 4010, "not even copied");
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
