@@ -66,7 +66,12 @@ pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) 
     let mut response = json(status, Body::from(write_failure(error)));
     let to = response.headers_mut();
     to.insert(FAILURE, HeaderValue::from_static(failure.kind.name()));
-    if let Some(wait) = failure.retry_after {
+    // The header has whole seconds. Rounding a fraction up would make clients wait far too long, through
+    // an election for example; their own first waits are of that size.
+    let told = failure
+        .retry_after
+        .filter(|wait| wait.is_zero() || wait.as_secs() > 0);
+    if let Some(wait) = told {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         to.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -46,8 +46,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const LATENESS_MAX: Duration = Duration::from_secs(2);
 /// Longest silence within an answer.
 const SILENCE_MAX: Duration = DEADLINE_MAX.saturating_add(LATENESS_MAX);
-/// How long to wait before trying again when nobody leads.
-const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait before trying again when nobody leads: an election takes about a second.
+const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
 
 /// Headers that concern one connection, not the request.
 const HOP_BY_HOP: [HeaderName; 9] = [

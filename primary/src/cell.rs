@@ -413,13 +413,18 @@ impl Primary {
     async fn persist_as_the_log_grows(self: Arc<Self>) {
         let mut tick = tokio::time::interval(PERSIST_CHECK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // By growth, not by size: a cell of several keeps much of the log for voters that were away.
+        let mut found = self.consensus.log_bytes();
+        let mut dealt_with = 0;
         loop {
             tick.tick().await;
-            if self.consensus.log_bytes() < self.config.persist_every_bytes {
+            let written = self.consensus.metrics().written_bytes;
+            if found + written.saturating_sub(dealt_with) < self.config.persist_every_bytes {
                 continue;
             }
-            if let Err(error) = self.consensus.snapshot(STOP_DEADLINE).await {
-                tracing::warn!(%error, "the log could not be purged");
+            match self.consensus.snapshot(STOP_DEADLINE).await {
+                Ok(_) => (found, dealt_with) = (0, written),
+                Err(error) => tracing::warn!(%error, "the log could not be purged"),
             }
         }
     }

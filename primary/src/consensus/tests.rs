@@ -689,8 +689,9 @@ impl Wires {
     /// Waits until one that is not cut off leads.
     async fn leader(&self) -> (NodeId, Consensus, Term) {
         let found = wait_until(|| {
-            let voters = self.0.voters.lock().unwrap();
+            // In the order of `reach`.
             let cut_off = self.0.cut_off.lock().unwrap();
+            let voters = self.0.voters.lock().unwrap();
             let reachable = voters.iter().filter(|(node, _)| !cut_off.contains(*node));
             let leads = reachable.filter(|(_, voter)| voter.leadership().borrow().leading);
             leads
