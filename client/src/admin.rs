@@ -183,6 +183,7 @@ impl Client {
             request: self.new_request_id(),
             deadline: self.deadline(),
             effect,
+            session: None,
         }
     }
 }

@@ -71,15 +71,13 @@ impl Target {
             deadline: options.deadline.unwrap_or_else(|| self.client.deadline()),
             // Only SQLite can tell a read from a write, so every request may be a write.
             effect: Effect::Possible,
+            session: self.session.clone(),
         };
         let reply = self.client.call(&call).await.inspect_err(|error| {
             tracing::debug!(request = %call.request, %error, "request failed");
         })?;
 
-        let bookmark = text(&reply.headers, BOOKMARK);
-        if let (Some(session), Some(bookmark)) = (&self.session, &bookmark) {
-            session.observe(bookmark);
-        }
+        let bookmark = reply.bookmark().map(str::to_owned);
         let results = reply
             .result::<Vec<StatementResult>>()?
             .into_iter()

@@ -9,9 +9,13 @@
 //! Invariant: once a try ended in doubt, only a success settles it. A later refusal says nothing about
 //! the earlier try, so the call stays [`Error::Unknown`].
 //!
+//! A session learns of the state that a try led to as soon as the head of the answer is there: a body that
+//! breaks off or is too long loses the rows, never the session's place.
+//!
 //! Trap: a 5xx without `tidemark-failure` comes from something between us and the node, and promises
 //! nothing. Only the node's own failures do.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -23,12 +27,13 @@ use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use tidemark_protocol::contract::DEADLINE_MAX;
-use tidemark_protocol::headers::{DEADLINE, FAILURE, REQUEST_ID};
+use tidemark_protocol::headers::{BOOKMARK, DEADLINE, FAILURE, REQUEST_ID};
 use tidemark_protocol::{FailureKind, RequestId};
 use tokio::time::{Instant, timeout};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::session::SessionState;
 
 /// A try with less time than this would sooner end in doubt than in an answer, so it is not made.
 const TRY_MIN: Duration = Duration::from_millis(20);
@@ -57,6 +62,8 @@ pub(crate) struct Call {
     pub(crate) request: RequestId,
     pub(crate) deadline: Duration,
     pub(crate) effect: Effect,
+    /// The session that it is a part of.
+    pub(crate) session: Option<Arc<SessionState>>,
 }
 
 /// A successful answer.
@@ -68,6 +75,11 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// The state that was read or written.
+    pub(crate) fn bookmark(&self) -> Option<&str> {
+        bookmark(&self.headers)
+    }
+
     /// The whole v4 envelope as `E`.
     pub(crate) fn envelope<E: DeserializeOwned>(&self) -> Result<E, Error> {
         serde_json::from_slice(&self.body).map_err(|error| Error::decode(error.to_string()))
@@ -194,6 +206,11 @@ impl Client {
             };
             let status = response.status();
             let headers = response.headers().clone();
+            if status.is_success()
+                && let (Some(session), Some(bookmark)) = (&call.session, bookmark(&headers))
+            {
+                session.observe(bookmark);
+            }
             match self.read(response).await {
                 Ok(body) if status.is_success() => Ok(Reply {
                     headers,
@@ -328,6 +345,10 @@ fn failure(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
             retry_after: headers.get(RETRY_AFTER).and_then(seconds),
         },
     }
+}
+
+fn bookmark(headers: &HeaderMap) -> Option<&str> {
+    headers.get(BOOKMARK)?.to_str().ok()
 }
 
 fn kind_of(value: &HeaderValue) -> Option<FailureKind> {

@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tidemark_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -31,6 +31,8 @@ pub(crate) enum Act {
     Hang,
     /// Sends a good head and half a body.
     Half,
+    /// Sends a good head with this bookmark, half a body, and then nothing more.
+    Stall(String),
     /// Never answers.
     Silence,
 }
@@ -214,6 +216,13 @@ async fn perform(act: Act) -> Response {
             let broken = io::Error::from(io::ErrorKind::ConnectionReset);
             let half = stream::iter([Ok(Bytes::from_static(b"{\"result\":[")), Err(broken)]);
             Response::new(Body::from_stream(half))
+        }
+        Act::Stall(bookmark) => {
+            let half = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"{\"result\":["))]);
+            Response::builder()
+                .header("x-d1-bookmark", bookmark)
+                .body(Body::from_stream(half.chain(stream::pending())))
+                .unwrap()
         }
         Act::Silence => std::future::pending::<Result<Response, Infallible>>()
             .await

@@ -1,11 +1,12 @@
 //! At stake: read your writes and monotonic reads, which rest on the bookmark that is sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidemark_client::SessionStart;
+use tidemark_client::{Client, Error, SessionStart};
 use tokio::sync::Notify;
 
-use crate::scripted::{Act, Scripted};
+use crate::scripted::{Act, Scripted, quick};
 
 /// Well-formed, of age `seq`.
 fn bookmark(seq: u32) -> String {
@@ -89,6 +90,32 @@ async fn late_answer_with_an_older_bookmark_does_not_take_the_session_back() {
     let outcome = slow.await.unwrap().unwrap();
     assert_eq!(outcome.bookmark, Some(bookmark(4)));
     assert_eq!(session.bookmark(), Some(bookmark(8)));
+}
+
+#[tokio::test]
+async fn answer_that_does_not_end_or_is_too_long_still_takes_the_session_on() {
+    let long = format!("[\"{}\"]", "x".repeat(5000));
+    let script = [
+        Act::rows(&bookmark(3), &["t"], &[&long]),
+        Act::Stall(bookmark(5)),
+    ];
+    let server = Scripted::start(script).await;
+    let client = quick(Client::builder(server.url()))
+        .answer_bytes_max(4000)
+        .build()
+        .unwrap();
+    let session = client.database("shop").session(SessionStart::Primary);
+
+    let error = session.prepare("SELECT t").run().await.unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+    assert_eq!(session.bookmark(), Some(bookmark(3)));
+
+    let endless = session
+        .prepare("INSERT")
+        .deadline(Duration::from_millis(300));
+    let error = endless.run().await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
+    assert_eq!(session.bookmark(), Some(bookmark(5)));
 }
 
 #[tokio::test]
