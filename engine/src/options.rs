@@ -64,11 +64,12 @@ pub struct Limits {
 
 impl Default for Limits {
     /// SQLite's own defaults, but for `length`: a value longer than the largest transaction record
-    /// could not be committed anyway.
+    /// could not be committed anyway; and `sql_length`, which was SQLite's before it became a thousand
+    /// times that: compiling has no deadline, and long values belong into parameters.
     fn default() -> Self {
         Self {
             length: 64 << 20,
-            sql_length: 16 << 20,
+            sql_length: 1_000_000,
             columns: 2000,
             expr_depth: 1000,
             compound_select: 500,

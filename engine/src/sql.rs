@@ -6,7 +6,8 @@
 //! caller's affair.
 //!
 //! Rules of a request (D1's): a text may hold several statements, but only its last may have
-//! parameters, and then exactly as many as values are given; a text without any statement is an error.
+//! parameters, and then exactly as many as values are given; a text without any statement is an error,
+//! also among others: its values would be lost, and results would no longer stand where their texts do.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -18,10 +19,13 @@ use tidemark_protocol::{PAGE_SIZE, Statement, Value};
 use crate::blank::skip_blank;
 use crate::control::Control;
 use crate::error::{EngineError, SqlError};
-use crate::ffi::{Code, Connection, Prepared, Step, Stopped};
+use crate::ffi::{Code, Connection, Prepared, Step, Stopped, tail};
 
 /// Texts longer than this are compiled each time.
 const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// D1's words for a text of blank space and comments.
+const NO_STATEMENT: &str = "No SQL statements detected.";
 
 /// What puts back every switch that a PRAGMA of a client can turn.
 const SWITCHES_BACK: [&CStr; 7] = [
@@ -227,7 +231,7 @@ impl Sql {
             .iter()
             .try_for_each(|text| self.run_text(text, &mut run, sink))
             .and_then(|()| match run.statement {
-                0 => Err(RunError::Sql(own_words("No SQL statements detected.", 0))),
+                0 => Err(RunError::Sql(own_words(NO_STATEMENT, 0))),
                 count => Ok(count),
             });
         self.connection.unbound();
@@ -263,9 +267,10 @@ impl Sql {
             self.cached.put(&text.sql, prepared);
             return result;
         }
+        let before = run.statement;
         let first = skip_blank(&text.sql);
         if first.is_empty() {
-            return Ok(());
+            return Err(RunError::Sql(own_words(NO_STATEMENT, run.statement)));
         }
         let Ok(terminated) = CString::new(first) else {
             let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
@@ -278,8 +283,8 @@ impl Sql {
             let sql = &text.sql[start..];
             let kept = sql.len() <= CACHED_TEXT_BYTES_MAX;
             let (prepared, used) = self.compile(rest, kept, start, run.statement)?;
-            let tail = sql.get(used..).unwrap_or_default();
-            let is_last = is_whole(tail);
+            let after = sql.get(used..).unwrap_or_default();
+            let is_last = is_whole(after);
             if let Some(mut prepared) = prepared {
                 if is_last {
                     let result = self.run_one(&mut prepared, &text.params, run, sink);
@@ -297,14 +302,16 @@ impl Sql {
                 }
                 self.run_one(&mut prepared, &[], run, sink)?;
             }
+            if (is_last || used == 0) && run.statement == before {
+                return Err(RunError::Sql(own_words(NO_STATEMENT, before)));
+            }
             if is_last || used == 0 {
                 return Ok(());
             }
-            let next = skip_blank(tail);
+            let next = skip_blank(after);
             let skipped = sql.len() - next.len();
             start += skipped;
-            rest = CStr::from_bytes_with_nul(&rest.to_bytes_with_nul()[skipped..])
-                .expect("the end of a terminated text is terminated");
+            rest = tail(rest, skipped);
         }
     }
 

@@ -16,10 +16,12 @@ mod code;
 mod connection;
 mod inner_wal;
 mod statement;
+mod text;
 mod virtual_wal;
 
 pub(crate) use code::Code;
 pub(crate) use connection::{Connection, Setup, Stopped};
 pub(crate) use inner_wal::{InnerWal, WalKey};
 pub(crate) use statement::{Prepared, Step};
+pub(crate) use text::tail;
 pub(crate) use virtual_wal::{CheckpointCall, PageList, VirtualWal};

@@ -442,6 +442,39 @@ fn an_answer_over_its_bound_stops_the_request() {
 }
 
 #[test]
+fn a_text_without_a_statement_is_refused_among_others_too() {
+    let node = Node::new();
+    for blank in ["-- x", " ; ", "/* open", "\u{feff}"] {
+        for params in [vec![], vec![Value::Integer(1)]] {
+            let result = node.try_read(&[statement("SELECT 1"), with(blank, params)]);
+            let Err(ReadError::Sql(error)) = result else {
+                panic!("{blank:?}: {result:?}")
+            };
+            assert_eq!(error.message, "No SQL statements detected.");
+            assert_eq!(error.statement, 1);
+        }
+    }
+}
+
+#[test]
+fn each_statement_is_bounded_and_not_the_text_of_many() {
+    let node = Node::new();
+    let long = |bytes: usize| format!("SELECT '{}'", "x".repeat(bytes));
+    let two = format!("{};{}", long(900_000), long(900_000));
+    assert_eq!(node.read(&two).1.statements.len(), 2);
+    let result = node.try_read(&[statement(&format!("SELECT 1; {}", long(1_000_000)))]);
+    let Err(ReadError::Sql(error)) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(error.message, "statement too long: SQLITE_TOOBIG");
+    assert_eq!(error.statement, 1);
+    // In a time that grows with the text, not with its square: the deadline holds here too.
+    let many = 400_000;
+    let (_, rows) = node.read(&"SELECT 1 WHERE 0;\n".repeat(many));
+    assert_eq!(rows.statements.len(), many);
+}
+
+#[test]
 fn the_strict_profile_has_d1s_limits() {
     let options = Options {
         limits: Limits::strict_d1(),
