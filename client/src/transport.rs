@@ -13,8 +13,9 @@
 //! breaks off or is too long loses the rows, never the session's place.
 //!
 //! Trap: a 5xx without `tidemark-failure` comes from something between us and the node, and promises
-//! nothing. Only the node's own failures do.
+//! nothing. Only the node's own failures do, which their codes (79xx) tell where the header was lost.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -40,6 +41,8 @@ const TRY_MIN: Duration = Duration::from_millis(20);
 /// The server is told a tenth less than what is left, so that its own verdict still arrives, but never
 /// less by more than this.
 const ANSWER_TRIP_MAX: Duration = Duration::from_millis(500);
+/// Error codes of Tidemark's own, each of one kind.
+const OWN_CODES: RangeInclusive<u32> = 7900..=7999;
 /// Characters of a foreign error page that are worth repeating.
 const FOREIGN_TEXT_MAX: usize = 200;
 
@@ -313,6 +316,7 @@ fn failure(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
     let kind = headers
         .get(FAILURE)
         .and_then(kind_of)
+        .or_else(|| entry.as_ref().and_then(|entry| kind_of_code(entry.code)))
         .or_else(|| kind_of_status(status));
     let (code, message) = match entry {
         Some(Entry { code, message }) => (Some(code), message),
@@ -356,6 +360,13 @@ fn kind_of(value: &HeaderValue) -> Option<FailureKind> {
     FailureKind::deserialize(text).ok()
 }
 
+/// The kind of a failure whose header was lost on the way, if its code is one that only nodes give.
+fn kind_of_code(code: u32) -> Option<FailureKind> {
+    FailureKind::ALL
+        .into_iter()
+        .find(|kind| OWN_CODES.contains(&code) && kind.code() == code)
+}
+
 /// The kind of a failure that no node has named: `None` if it may have happened all the same.
 fn kind_of_status(status: StatusCode) -> Option<FailureKind> {
     match status {
@@ -364,7 +375,8 @@ fn kind_of_status(status: StatusCode) -> Option<FailureKind> {
         StatusCode::NOT_FOUND => Some(FailureKind::NoDatabase),
         StatusCode::PAYLOAD_TOO_LARGE => Some(FailureKind::TooLarge),
         StatusCode::TOO_MANY_REQUESTS => Some(FailureKind::Overloaded),
-        StatusCode::REQUEST_TIMEOUT => None,
+        // The second is how a node says that it does not know.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::FAILED_DEPENDENCY => None,
         status if status.is_server_error() => None,
         _ => Some(FailureKind::BadRequest),
     }

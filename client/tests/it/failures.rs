@@ -62,6 +62,36 @@ async fn lost_contact_is_tried_again_under_the_same_id() {
     check_retried(Act::foreign(503, "upstream reset")).await;
 }
 
+fn coded(status: u16, code: u32) -> Act {
+    let body = format!(r#"{{"success":false,"errors":[{{"code":{code},"message":"said so"}}]}}"#);
+    Act::foreign(status, &body)
+}
+
+/// What lies between may drop headers it does not know.
+#[tokio::test]
+async fn failure_whose_header_was_lost_is_told_by_its_code_and_then_by_its_status() {
+    check_retried(coded(412, 7902)).await;
+    check_retried(coded(424, 7904)).await;
+    check_retried(coded(424, 7500)).await;
+    check_retried(Act::foreign(424, "<html>failed dependency")).await;
+    let lost = Error::Failed {
+        kind: FailureKind::LostBookmark,
+        message: "said so".to_owned(),
+        code: 7901,
+        retry_after: None,
+    };
+    check_final(coded(400, 7901), lost).await;
+
+    for act in [coded(424, 7904), Act::foreign(424, "")] {
+        let (outcome, _) = outcome([act, Act::failure(400, "sql", 7500, "no such table")]).await;
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
+    }
+    // That nothing happened is a node's word as well.
+    let (outcome, _) = outcome([coded(503, 7905), coded(400, 7901)]).await;
+    assert!(!outcome.unwrap_err().may_have_happened());
+}
+
 #[tokio::test]
 async fn faults_of_the_request_are_final() {
     let failed = |kind: FailureKind, code, message: &str| Error::Failed {
