@@ -70,7 +70,8 @@ pub struct QueryResult<T> {
 /// A statement that was run for its effect.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {
-    /// The server's account.
+    /// The server's account. All zero and empty when an earlier try of the request had taken effect and
+    /// its answer was not kept.
     pub meta: Meta,
     /// The state that was read or written.
     pub bookmark: Option<String>,
@@ -149,13 +150,15 @@ impl RawResult {
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Answers {
-    /// One result per statement.
+    /// One result per statement. None at all when an earlier try of the same request had taken effect
+    /// and its answer was not kept, such as one that was too long.
     pub results: Vec<RawResult>,
     /// The state that was read or written.
     pub bookmark: Option<String>,
     /// The node that ran it.
     pub served_by: Option<ServedBy>,
-    /// Whether an earlier try of the same request had taken effect and this is its recorded answer.
+    /// Whether an earlier try of the same request had taken effect and this is its recorded answer, or
+    /// what is left of it.
     pub repeated: bool,
     /// The id the request was sent under.
     pub request: RequestId,
@@ -166,9 +169,35 @@ pub struct Answers {
 impl Answers {
     /// The result of the last statement.
     pub(crate) fn into_last(mut self) -> Result<RawResult, Error> {
+        if self.is_forgotten() {
+            let Self {
+                request, bookmark, ..
+            } = self;
+            let bookmark = bookmark.as_deref().unwrap_or("an unnamed state");
+            return Err(Error::decode(format!(
+                "request {request} took effect at {bookmark}, but the answer of its first try was not kept"
+            )));
+        }
         self.results
             .pop()
             .ok_or_else(|| Error::decode("the answer holds no result"))
+    }
+
+    /// What became of the last statement, whatever it gave.
+    pub(crate) fn into_outcome(self) -> Result<Outcome, Error> {
+        if self.is_forgotten() {
+            return Ok(Outcome {
+                meta: Meta::default(),
+                bookmark: self.bookmark,
+            });
+        }
+        let RawResult { meta, bookmark, .. } = self.into_last()?;
+        Ok(Outcome { meta, bookmark })
+    }
+
+    /// Whether the request is known to have taken effect, and nothing else is left of its answer.
+    fn is_forgotten(&self) -> bool {
+        self.repeated && self.results.is_empty()
     }
 }
 

@@ -35,7 +35,8 @@ pub enum Error {
         /// How contact was lost.
         reason: String,
     },
-    /// It succeeded, but the answer cannot be read, or not as the type that was asked for.
+    /// It succeeded, but the answer cannot be read, or not as the type that was asked for; or it took
+    /// effect at an earlier try, and the server has not kept the rows of that.
     #[error("answer cannot be read: {reason}")]
     Decode {
         /// What does not fit.

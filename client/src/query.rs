@@ -102,10 +102,12 @@ impl Query {
         self.raw().await?.first_column(column)
     }
 
-    /// Runs it for its effect.
+    /// Runs it for its effect. Succeeds also when all that is left to know is that it took effect.
     pub async fn run(self) -> Result<Outcome, Error> {
-        let RawResult { meta, bookmark, .. } = self.raw().await?;
-        Ok(Outcome { meta, bookmark })
+        self.target
+            .run(&[self.statement], &self.options)
+            .await?
+            .into_outcome()
     }
 
     /// Columns and values as they are. Of a text with several statements, the last one's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use tidemark_client::{Error, OnMiss, RequestId, Value};
+use tidemark_client::{Error, Meta, OnMiss, RequestId, Value};
 
 use crate::scripted::{Act, Scripted};
 
@@ -178,6 +178,61 @@ async fn batch_goes_as_one_request_and_answers_in_order() {
     assert_eq!(
         (served_by.region.as_str(), served_by.role.as_str()),
         ("EEUR", "replica")
+    );
+}
+
+/// What a node still knows of a request whose answer was too long to keep.
+fn forgotten() -> Act {
+    Act::foreign(
+        200,
+        r#"{"result":[],"success":true,"errors":[],"messages":[]}"#,
+    )
+    .with("x-d1-bookmark", BOOKMARK)
+    .with("tidemark-repeated", "true")
+}
+
+#[tokio::test]
+async fn repeated_success_without_its_answer_is_a_success_where_no_rows_were_wanted() {
+    let server = Scripted::start([forgotten(), forgotten(), forgotten()]).await;
+    let database = server.client().database("s");
+    let outcome = database.prepare("INSERT").run().await.unwrap();
+    assert_eq!(outcome.meta, Meta::default());
+    assert_eq!(outcome.bookmark.as_deref(), Some(BOOKMARK));
+    let batch = database.batch([database.prepare("INSERT"), database.prepare("INSERT")]);
+    for answers in [database.exec("INSERT").await, batch.await] {
+        let answers = answers.unwrap();
+        assert!(answers.repeated && answers.results.is_empty());
+        assert_eq!(answers.bookmark.as_deref(), Some(BOOKMARK));
+    }
+}
+
+#[tokio::test]
+async fn repeated_success_without_its_answer_says_so_where_rows_were_wanted() {
+    let server = Scripted::start([forgotten(), forgotten(), forgotten(), forgotten()]).await;
+    let request: RequestId = "6ba7b810-9dad-41d1-80b4-00c04fd430c8".parse().unwrap();
+    let query = server
+        .client()
+        .database("s")
+        .prepare("INSERT")
+        .request_id(request);
+    let errors = [
+        query.clone().all::<i64>().await.unwrap_err(),
+        query.clone().first::<i64>().await.unwrap_err(),
+        query.clone().first_column::<i64>("n").await.unwrap_err(),
+        query.raw().await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+        assert!(error.may_have_happened());
+        let text = error.to_string();
+        for part in [&request.to_string(), "took effect", BOOKMARK, "not kept"] {
+            assert!(text.contains(part), "'{part}' is not in: {text}");
+        }
+    }
+    assert_eq!(
+        server.asked().len(),
+        4,
+        "nothing is to be gained by a retry"
     );
 }
 
