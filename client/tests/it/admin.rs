@@ -1,6 +1,6 @@
 //! At stake: managing databases, and reading what nodes say of themselves.
 
-use tidemark_client::{NewDatabase, Role};
+use tidemark_client::{Error, NewDatabase, Role};
 
 use crate::scripted::{Act, Scripted};
 
@@ -77,6 +77,33 @@ async fn create_and_delete_carry_a_request_id() {
             .iter()
             .all(|asked| asked.header("tidemark-request-id").is_some())
     );
+}
+
+/// A database of the same name may have been made meanwhile: the id alone tells the retry from a wish to
+/// delete that one.
+#[tokio::test]
+async fn delete_is_tried_again_under_its_id_and_its_repeated_success_is_one() {
+    let deleted = r#"{"result":null,"success":true,"errors":[],"messages":[]}"#;
+    let repeated = Act::foreign(200, deleted).with("tidemark-repeated", "true");
+    let unknown = Act::failure(424, "unknown", 7904, "lost contact");
+    let server = Scripted::start([Act::Hang, unknown, repeated]).await;
+    server.client().delete_database("shop").await.unwrap();
+    let ids: Vec<_> = server
+        .asked()
+        .iter()
+        .map(|asked| asked.header("tidemark-request-id").unwrap().to_owned())
+        .collect();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().all(|id| *id == ids[0]), "ids differ: {ids:?}");
+}
+
+/// Gone is what it would be after the first try, but also if another had deleted it.
+#[tokio::test]
+async fn delete_in_doubt_that_then_finds_no_database_stays_unknown() {
+    let gone = Act::failure(404, "no_database", 7404, "no such database");
+    let server = Scripted::start([Act::Hang, gone]).await;
+    let error = server.client().delete_database("shop").await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
 }
 
 #[tokio::test]
