@@ -7,7 +7,8 @@
 //!    steps, which is enough for point reads; else on a SQL thread.
 //! 4. The answer names the exact state that was read, and a session never gets less than its bookmark.
 //!
-//! What writes, what is unknown here and what this copy is too old to understand goes to the primary.
+//! What writes, what is unknown here and what this copy is too old to understand goes to the primary. So
+//! does what SQLite refuses of a request with an id, which may be the retry of a write.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
