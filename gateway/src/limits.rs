@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::{Bytes, BytesMut};
@@ -60,25 +60,41 @@ impl Gate {
         self.places.try_acquire().map_err(|_| overloaded())
     }
 
-    /// Reads a whole body by `expires`.
+    /// Reads a whole body by `expires`. Of one that is refused the rest is thrown away until then: how long
+    /// its sender takes for that does not change the answer.
     pub(crate) async fn read(
         &self,
         head: &HeaderMap,
         body: Body,
         expires: Instant,
     ) -> Result<HeldBody, Failure> {
-        timeout_at(expires, self.read_bounded(head, body))
+        let mut body = body.into_data_stream();
+        let read = timeout_at(expires, self.read_bounded(head, &mut body))
             .await
-            .unwrap_or_else(|_| Err(deadline_passed()))
+            .unwrap_or_else(|_| Err(deadline_passed()));
+        if read.is_err() {
+            let _ = timeout_at(expires, discard(body)).await;
+        }
+        read
     }
 
-    async fn read_bounded(&self, head: &HeaderMap, body: Body) -> Result<HeldBody, Failure> {
+    async fn read_bounded(
+        &self,
+        head: &HeaderMap,
+        body: &mut BodyDataStream,
+    ) -> Result<HeldBody, Failure> {
         let max = self.limits.body_bytes_max;
         let announced = head
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse::<usize>().ok());
-        let mut body = body.into_data_stream();
+        let too_large = || {
+            let text = format!("the body exceeds the limit of {max} bytes");
+            Failure::new(FailureKind::TooLarge, text)
+        };
+        if announced.is_some_and(|bytes| bytes > max) {
+            return Err(too_large());
+        }
         let mut counted = Counted {
             units: &self.body_units,
             permit: None,
@@ -92,17 +108,10 @@ impl Gate {
                 Failure::new(FailureKind::BadRequest, text)
             })?;
             got += chunk.len();
-            let within = if got > max || announced.is_some_and(|bytes| bytes > max) {
-                let text = format!("the body exceeds the limit of {max} bytes");
-                Err(Failure::new(FailureKind::TooLarge, text))
-            } else {
-                counted.grow(got)
-            };
-            if let Err(failure) = within {
-                drop((first, all, counted));
-                discard(body).await;
-                return Err(failure);
+            if got > max {
+                return Err(too_large());
             }
+            counted.grow(got)?;
             if got == chunk.len() {
                 first = chunk; // a body in one piece is not copied
             } else {
@@ -121,7 +130,7 @@ impl Gate {
     }
 }
 
-async fn discard(mut body: axum::body::BodyDataStream) {
+async fn discard(mut body: BodyDataStream) {
     let mut discarded = 0;
     while discarded < DISCARDED_BYTES_MAX
         && let Some(Ok(chunk)) = body.next().await

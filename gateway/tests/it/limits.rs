@@ -63,11 +63,17 @@ async fn chunked_body_is_bounded_too() {
 }
 
 #[tokio::test]
-async fn sql_batch_and_parameters_are_bounded() {
+async fn sql_text_is_bounded_by_the_body_alone() {
+    let server = Server::start(Double::leading()).await;
+    let got = server.query(body_of(20 << 20)).send().await;
+    got.result(); // the engine bounds each of its statements
+}
+
+#[tokio::test]
+async fn batch_and_parameters_are_bounded() {
     let server = Server::start_with(Double::leading(), |config| {
         config.limits.query = QueryBounds {
             statements_max: 2,
-            sql_bytes_max: 10,
             params_max: 3,
         };
     })
@@ -78,11 +84,6 @@ async fn sql_batch_and_parameters_are_bounded() {
     ] {
         server.query(within).send().await.result();
     }
-    let got = server.query(r#"{"sql":"0123456789x"}"#).send().await;
-    assert_eq!(
-        got.failure(400, 7500, "sql"),
-        "statement too long: SQLITE_TOOBIG"
-    );
     let got = server
         .query(r#"{"batch":[{"sql":"a"},{"sql":"b"},{"sql":"c"}]}"#)
         .send()
@@ -168,6 +169,26 @@ async fn body_that_does_not_come_by_the_deadline_is_408() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("\"code\":7903"), "{answer}");
     assert!(server.node.executed().is_empty());
+}
+
+#[tokio::test]
+async fn body_over_the_bound_is_413_however_slowly_it_comes() {
+    let server = Server::start_with(Double::leading(), |config| {
+        config.limits.body_bytes_max = 10
+    })
+    .await;
+    for body in [
+        "content-length: 100\r\n\r\n",
+        "content-length: 100\r\n\r\n{\"sql\"",
+        "transfer-encoding: chunked\r\n\r\nc\r\n{\"sql\":\"abcd\r\n",
+    ] {
+        let request = format!(
+            "POST /client/v4/accounts/a/d1/database/shop/query HTTP/1.1\r\nhost: x\r\n\
+             connection: close\r\ntidemark-deadline: 50ms\r\n{body}"
+        );
+        let answer = raw(&server, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{body}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@
 //! | any other object       | refused            | refused                                     |
 //!
 //! In the exact form an integer beyond 64 bits signed is refused, up to 64 bits unsigned; a longer run
-//! of digits is a REAL, as in SQL text.
+//! of digits is a REAL, as in SQL text. `-0` is the REAL -0.0: no integer is written like that.
 
 use std::fmt;
 
@@ -29,13 +29,12 @@ use crate::error::{Failure, FailureKind};
 use crate::render::ValueForm;
 use crate::value::{Statement, Value};
 
-/// Bounds of one query.
+/// Bounds of one query. SQL is bounded by the body as a whole, and statement by statement by the engine,
+/// which knows where one ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueryBounds {
     /// Statements of a batch.
     pub statements_max: usize,
-    /// Bytes of one SQL text.
-    pub sql_bytes_max: usize,
     /// Parameters of one statement.
     pub params_max: usize,
 }
@@ -45,7 +44,6 @@ impl Default for QueryBounds {
         // SQLite's own defaults; D1's narrower ones are a profile of the engine.
         Self {
             statements_max: 10_000,
-            sql_bytes_max: 1_000_000,
             params_max: 32_766,
         }
     }
@@ -83,9 +81,6 @@ pub enum BadQuery {
         /// Why it will not do.
         reason: String,
     },
-    /// A text over the bound.
-    #[error("statement too long: SQLITE_TOOBIG")]
-    SqlTooLong,
     /// A batch over the bound.
     #[error("the batch has more than {max} statements")]
     TooManyStatements {
@@ -113,7 +108,7 @@ impl From<BadQuery> for Failure {
             | BadQuery::Both
             | BadQuery::NoSql { .. }
             | BadQuery::Parameter { .. } => FailureKind::BadRequest,
-            BadQuery::SqlTooLong | BadQuery::NoStatements => FailureKind::Sql,
+            BadQuery::NoStatements => FailureKind::Sql,
             BadQuery::TooManyStatements { .. } | BadQuery::TooManyParameters { .. } => {
                 FailureKind::TooLarge
             }
@@ -234,7 +229,7 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
         let mut body = Body::default();
         while let Some(key) = map.next_key()? {
             match key {
-                Key::Sql => body.single.sql = map.next_value_seed(SqlSeed(self.0))?,
+                Key::Sql => body.single.sql = map.next_value_seed(SqlSeed)?,
                 Key::Params => body.single.params = map.next_value_seed(ParamsSeed(self.0))?,
                 Key::Batch => body.batch = map.next_value_seed(BatchSeed(self.0))?,
                 Key::Other => {
@@ -316,7 +311,7 @@ impl<'de> Visitor<'de> for StatementSeed<'_> {
         let mut statement = Unchecked::default();
         while let Some(key) = map.next_key()? {
             match key {
-                Key::Sql => statement.sql = map.next_value_seed(SqlSeed(self.0))?,
+                Key::Sql => statement.sql = map.next_value_seed(SqlSeed)?,
                 Key::Params => statement.params = map.next_value_seed(ParamsSeed(self.0))?,
                 Key::Batch | Key::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -327,9 +322,9 @@ impl<'de> Visitor<'de> for StatementSeed<'_> {
     }
 }
 
-struct SqlSeed<'c>(&'c mut Context);
+struct SqlSeed;
 
-impl<'de> DeserializeSeed<'de> for SqlSeed<'_> {
+impl<'de> DeserializeSeed<'de> for SqlSeed {
     type Value = Option<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -337,7 +332,7 @@ impl<'de> DeserializeSeed<'de> for SqlSeed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for SqlSeed<'_> {
+impl<'de> Visitor<'de> for SqlSeed {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -349,9 +344,6 @@ impl<'de> Visitor<'de> for SqlSeed<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        if text.len() > self.0.bounds.sql_bytes_max {
-            return Err(self.0.refuse(BadQuery::SqlTooLong));
-        }
         Ok(Some(text.to_owned()))
     }
 }
