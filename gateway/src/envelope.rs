@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -66,11 +67,17 @@ pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) 
     let mut response = json(status, Body::from(write_failure(error)));
     let to = response.headers_mut();
     to.insert(FAILURE, HeaderValue::from_static(failure.kind.name()));
-    // The header has whole seconds. Rounding a fraction up would make clients wait far too long, through
-    // an election for example; their own first waits are of that size.
-    let told = failure
-        .retry_after
-        .filter(|wait| wait.is_zero() || wait.as_secs() > 0);
+    let second = Duration::from_secs(1);
+    let told = match failure.kind {
+        // The header has whole seconds. Rounding a fraction up would make clients wait far too long
+        // through an election; their own first waits are of that size.
+        FailureKind::Unavailable => failure
+            .retry_after
+            .filter(|wait| wait.is_zero() || *wait >= second),
+        // Whoever meets a full house must be told for how long to stay away.
+        FailureKind::Overloaded => Some(failure.retry_after.unwrap_or(second)),
+        _ => failure.retry_after,
+    };
     if let Some(wait) = told {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         to.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -183,6 +183,28 @@ async fn every_kind_of_failure_has_its_status_code_and_headers() {
 }
 
 #[tokio::test]
+async fn waits_below_a_second_are_kept_quiet_by_the_unavailable_alone() {
+    let server = Server::start(Double::leading()).await;
+    let moment = Some(Duration::from_millis(50));
+    for (kind, wait, told) in [
+        (FailureKind::Unavailable, moment, None),
+        (FailureKind::Unavailable, Some(Duration::ZERO), Some("0")),
+        (FailureKind::Unavailable, None, None),
+        (FailureKind::Overloaded, moment, Some("1")),
+        (FailureKind::Overloaded, None, Some("1")),
+        (FailureKind::Deadline, moment, Some("1")),
+    ] {
+        let failure = Failure {
+            retry_after: wait,
+            ..Failure::new(kind, "wait")
+        };
+        server.node.script([Turn::Fail(failure)]);
+        let got = server.query(SELECT).send().await;
+        assert_eq!(got.header("retry-after"), told, "{kind:?} {wait:?}");
+    }
+}
+
+#[tokio::test]
 async fn bad_header_is_named_and_nothing_runs() {
     let server = Server::start(Double::leading()).await;
     for (name, value) in [
