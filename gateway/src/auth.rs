@@ -1,9 +1,14 @@
-//! Bearer tokens.
+//! Who may use the API: whoever has a token; without tokens, whatever runs on this machine, but for the
+//! web pages that its browsers show.
+//!
+//! A browser sends the requests of any page to a loopback address, and some need no leave of the server.
+//! It says so itself, though: `Origin` on all that may change something, `Sec-Fetch-Site` on everything.
 
 use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use tidemark_protocol::{Failure, FailureKind};
 
 /// The tokens that open the API. Empty: it is open.
@@ -14,10 +19,15 @@ impl Tokens {
         Self(tokens)
     }
 
-    /// Whether the request carries one of them.
+    /// Whether the request carries one of them, or comes from where none is needed.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
         if self.0.is_empty() {
-            return Ok(());
+            return if is_foreign_page(headers) {
+                let text = "Without tokens, pages of other sites may not use this node";
+                Err(Failure::new(FailureKind::Forbidden, text))
+            } else {
+                Ok(())
+            };
         }
         let given = headers
             .get(AUTHORIZATION)
@@ -37,6 +47,36 @@ impl Tokens {
             ))
         }
     }
+}
+
+/// Whether a browser says that the page of another site is asking. A page is the node's own if it came from
+/// where the request goes, by an address of this machine: a name may be made to lead here by anybody.
+fn is_foreign_page(headers: &HeaderMap) -> bool {
+    if headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site == "cross-site")
+    {
+        return true;
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    headers.get_all(ORIGIN).iter().any(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        let origin = origin.strip_prefix("http://");
+        !origin.is_some_and(|origin| Some(origin) == host && is_loopback(origin))
+    })
+}
+
+/// Whether `authority`, of a URL, can only be this machine.
+fn is_loopback(authority: &str) -> bool {
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    if port.parse::<u16>().is_err() {
+        return false;
+    }
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The token of `Bearer <token>`; the scheme's name has no case.

@@ -4,14 +4,17 @@
 //! The way of a query:
 //!
 //! 1. [`serve()`] accepts the connection; [`router()`] finds the handler.
-//! 2. `gateway` counts the request, asks `auth` for the token and `limits` for a place, and turns
+//! 2. `gateway` counts the request, asks `auth` whether it may come in and `limits` for a place, and turns
 //!    whatever goes wrong, a panic included, into an envelope.
 //! 3. `ask` reads the headers, `limits` the body, `tidemark_protocol::d1` the statements.
 //! 4. `query` hands them to the node, or `forward` passes the request on as it came.
 //! 5. `envelope` puts D1's envelope around the node's bytes.
 //!
 //! Invariants:
-//! - Every answer is an envelope, whatever went wrong, with two exceptions: `/health` and `/metrics`.
+//! - Every answer under `/client/` and `/tidemark/v1/` of this crate's own is an envelope, whatever went
+//!   wrong, and so is that of a path or method that is not there. Not envelopes: `/health`, `/metrics`
+//!   and a `/ready` that is; what the HTTP library itself answers to bytes that are no HTTP request;
+//!   what another node answered to a request that was passed on; and the paths of merged routers.
 //! - A 5xx says that nothing happened: D1's clients repeat it blindly. Once a write was handed to the
 //!   node or sent to another, only the node's own answer may claim so; without one it is
 //!   [`tidemark_protocol::FailureKind::Unknown`].

@@ -96,6 +96,44 @@ async fn each_token_opens_the_api() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_are_refused_where_no_token_is_needed() {
+    let server = Server::start(Double::leading()).await;
+    let own = server.base.as_str();
+    for (name, value) in [
+        ("origin", "http://example.com"),
+        ("origin", "https://127.0.0.1"),
+        ("origin", "http://127.0.0.1:1"),
+        ("origin", "null"),
+        ("origin", ""),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        let got = server.query(SELECT).header(name, value);
+        got.send().await.failure(403, 7403, "forbidden");
+        let got = server.get(DATABASES).header(name, value);
+        got.send().await.failure(403, 7403, "forbidden");
+    }
+    // A name that somebody has made to lead here.
+    let rebound = server.query(SELECT).header("host", "example.com:8787");
+    let rebound = rebound.header("origin", "http://example.com:8787");
+    rebound.send().await.failure(403, 7403, "forbidden");
+    assert!(server.node.executed().is_empty());
+
+    for (name, value) in [("origin", own), ("sec-fetch-site", "same-origin")] {
+        let got = server.query(SELECT).header(name, value).send().await;
+        got.result();
+    }
+    let named = server.query(SELECT).header("host", "localhost:8787");
+    let named = named.header("origin", "http://localhost:8787");
+    named.send().await.result();
+    let server = Server::start_with(Double::leading(), with_tokens).await;
+    let got = server
+        .query(SELECT)
+        .header("authorization", "Bearer second")
+        .header("origin", "http://example.com");
+    got.send().await.result();
+}
+
+#[tokio::test]
 async fn probes_and_metrics_need_no_token() {
     let server = Server::start_with(Double::leading(), with_tokens).await;
     for path in ["/health", "/ready", "/metrics"] {
