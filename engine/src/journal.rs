@@ -258,6 +258,24 @@ mod tests {
         assert_eq!(reopened(directory.path()), [at(9), at(10)]);
     }
 
+    /// The journal of version 1: written the same today, and read for ever.
+    #[test]
+    fn golden_journal_of_version_1_is_read_and_written_the_same() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/positions-1.bin");
+        let golden = std::fs::read(golden).expect("the golden file");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(POSITIONS);
+        let mut journal = Journal::create(directory.path(), id(), at(5)).expect("created");
+        for seq in [6, 0x0102_0304_0506] {
+            journal.append(&at(seq)).expect("appended");
+        }
+        let written = std::fs::read(&path).expect("written");
+        assert!(written == golden, "the journal is written differently");
+        std::fs::write(&path, golden).expect("written");
+        let read = reopened(directory.path());
+        assert_eq!(read, [at(5), at(6), at(0x0102_0304_0506)]);
+    }
+
     /// Whatever byte is lost or changed, what remains is a prefix of the truth.
     #[test]
     fn damage_ends_the_list_and_is_cut_off() {
