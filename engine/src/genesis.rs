@@ -49,7 +49,7 @@ const fn page() -> [u8; PAGE_SIZE] {
 }
 
 /// The position of the empty database.
-pub(crate) fn position() -> Position {
+pub fn position() -> Position {
     Position {
         epoch: Epoch::FIRST,
         seq: Seq::ZERO,

@@ -43,6 +43,7 @@ pub use database::{Database, Opened};
 pub use error::{
     ApplyError, EngineError, ExecuteError, OpenError, ReadError, RebuildError, SqlError,
 };
+pub use genesis::position as genesis_position;
 pub use hash::page_hash;
 pub use options::{Limits, Options};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};

@@ -84,7 +84,7 @@ pub(crate) async fn delete<N: Node>(
             Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
             None => Err(missing(&*gateway.node, &database)),
             Some(id) => {
-                settled(ask.remaining()?, gateway.node.delete(id)).await?;
+                settled(ask.remaining()?, gateway.node.delete(id, ask.request)).await?;
                 Ok(envelope::success(&(), None))
             }
         }

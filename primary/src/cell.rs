@@ -17,8 +17,8 @@ use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, Node, OnMiss, ReadContract,
-    RequestId, Seq, Statement, Term, Value,
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Node, OnMiss,
+    ReadContract, RequestId, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -72,6 +72,12 @@ pub enum PrimaryError {
     /// Voters could not show it to each other.
     #[error("the cluster secret is not of visible ASCII")]
     ClusterSecret,
+    /// The file that says where the databases stood when the log began.
+    #[error("read the file chain")]
+    Chain(#[source] std::io::Error),
+    /// A database's files failed while committed transactions were written to them.
+    #[error("files failed: {0}")]
+    Files(String),
     /// The catalogue could not be written or read.
     #[error("the catalogue: {0}")]
     Catalogue(String),
@@ -97,7 +103,8 @@ pub struct Primary {
     pub(crate) serving: watch::Sender<Option<Term>>,
     pub(crate) ship: Arc<ShipContext>,
     /// Held while the catalogue is read, so that an older state never takes the place of a newer one.
-    refreshing: tokio::sync::Mutex<()>,
+    /// The databases it no longer lists and whose files are still there.
+    refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
     stop: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -115,6 +122,7 @@ impl Primary {
         let context = Arc::new(PipelineContext {
             consensus: OnceLock::new(),
             catalogue_changed: Notify::new(),
+            fatal: watch::Sender::new(None),
             recent: Arc::clone(&recent),
             environment: environment.clone(),
             served_by: ServedBy {
@@ -123,22 +131,25 @@ impl Primary {
             },
             answer: config.answer,
             writes_in_flight_max: config.writes_in_flight_max,
+            readers_max: config.engine.readers_max,
             metrics: Arc::clone(&metrics),
         });
-        let databases = Arc::new(Databases::new(
+        let databases = Databases::new(
             config.directory.join("databases"),
             config.engine.clone(),
             Arc::clone(&context),
-        )?);
+        )?;
         databases.open(DatabaseId::CATALOGUE).await?;
         for database in databases.on_disk()? {
             databases.open(database).await?;
         }
         let machine = CellMachine::new(
+            config.directory.clone(),
             Arc::clone(&databases),
             Arc::clone(&recent),
             Arc::clone(&followers),
-        );
+        )
+        .map_err(PrimaryError::Chain)?;
         let transport =
             HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
         let consensus = Consensus::start(group(&config), Arc::new(transport), machine).await?;
@@ -190,7 +201,14 @@ impl Primary {
 
     /// Resolves when this node cannot go on and its process has to exit and recover from its files.
     pub async fn failed(&self) -> PrimaryError {
-        self.consensus.failed().await.into()
+        let mut fatal = self.context.fatal.subscribe();
+        tokio::select! {
+            error = self.consensus.failed() => error.into(),
+            // The sender lives in self.
+            Ok(reason) = fatal.wait_for(Option::is_some) => {
+                PrimaryError::Files(reason.clone().unwrap_or_default())
+            }
+        }
     }
 
     /// Resolves when this node serves as leader.
@@ -248,10 +266,20 @@ impl Primary {
 
     /// The line of a database that the catalogue lists.
     pub(crate) async fn line(&self, database: DatabaseId) -> Result<Arc<Line>, Failure> {
-        self.databases.open(database).await.map_err(|error| {
+        let line = self.databases.open(database).await.map_err(|error| {
+            if let DatabasesError::Gone { database } = error {
+                return crate::node::no_database(&database.to_string());
+            }
             tracing::error!(%error, "cannot open a database");
-            Failure::new(tidemark_protocol::FailureKind::Internal, error.to_string())
-        })
+            Failure::new(FailureKind::Internal, error.to_string())
+        })?;
+        if line.is_damaged() {
+            return Err(Failure::new(
+                FailureKind::Damaged,
+                format!("the copy of database {database} on this node is damaged"),
+            ));
+        }
+        Ok(line)
     }
 
     /// Writes to the catalogue.
@@ -259,6 +287,7 @@ impl Primary {
         &self,
         statements: Vec<Statement>,
         request: Option<RequestId>,
+        term: Term,
     ) -> Result<crate::pipeline::Written, Failure> {
         let line = self.line(DatabaseId::CATALOGUE).await?;
         let request = Execute {
@@ -271,14 +300,14 @@ impl Primary {
             shape: RowShape::Objects,
             form: ValueForm::D1,
         };
-        line.write(request, Seq::ZERO).await
+        line.write(request, Seq::ZERO, term).await
     }
 
     /// Reads the catalogue anew, and drops the databases that it lists no more. On a follower too, which
     /// looks up there what it hands on. Nothing happens as long as nobody has written it.
     pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
         let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
-        let _one_at_a_time = self.refreshing.lock().await;
+        let mut dropped = self.refreshing.lock().await;
         let line = self.databases.open(DatabaseId::CATALOGUE).await?;
         let position = line.database().position();
         if position.is_none_or(|position| position.seq == Seq::ZERO) {
@@ -297,10 +326,15 @@ impl Primary {
                 .unwrap_or_else(PoisonError::into_inner);
             held.replace(Arc::clone(&new))
         };
-        for entry in old.iter().flat_map(|old| old.entries()) {
-            if new.get(entry.uuid).is_none() {
-                self.drop_database(entry.uuid).await;
-            }
+        let listed_before = old.iter().flat_map(|old| old.entries());
+        for entry in listed_before.filter(|entry| new.get(entry.uuid).is_none()) {
+            // At once: whoever asked for this refresh may not wait for its end.
+            self.databases.mark_gone(entry.uuid);
+            dropped.push(entry.uuid);
+        }
+        while let Some(database) = dropped.last() {
+            self.drop_database(*database).await;
+            dropped.pop();
         }
         Ok(())
     }
@@ -344,14 +378,17 @@ impl Primary {
 
     async fn begin_to_serve(&self, term: Term) -> Result<(), PrimaryError> {
         let lines = self.databases.all();
-        join_all(lines.iter().map(|line| line.drained())).await;
+        let drained = join_all(lines.iter().map(|line| line.drained())).await;
+        if drained.contains(&false) {
+            return Err(PrimaryError::Files("a writer stopped".to_owned()));
+        }
         let catalogue = self.databases.open(DatabaseId::CATALOGUE).await?;
         if catalogue
             .database()
             .position()
             .is_some_and(|position| position.seq == Seq::ZERO)
         {
-            self.write_first_catalogue().await?;
+            self.write_first_catalogue(term).await?;
         }
         self.refresh_catalogue().await?;
         if self.catalogue().is_none() {
@@ -363,7 +400,7 @@ impl Primary {
         Ok(())
     }
 
-    async fn write_first_catalogue(&self) -> Result<(), PrimaryError> {
+    async fn write_first_catalogue(&self, term: Term) -> Result<(), PrimaryError> {
         let key = self.environment.random.bytes16().to_vec();
         let insert = "INSERT INTO settings(key, value) VALUES (?, ?), (?, ?)";
         let settings = vec![
@@ -382,7 +419,7 @@ impl Primary {
                 params: settings,
             },
         ];
-        let written = self.write_catalogue(statements, None).await;
+        let written = self.write_catalogue(statements, None, term).await;
         written
             .map_err(|failure| PrimaryError::Catalogue(failure.to_string()))
             .map(drop)

@@ -1,6 +1,6 @@
 //! The open databases of a node: one [`Line`] each, opened on demand, dropped with their files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::pipeline::{Line, PipelineContext};
 
+/// Extension of the directory of a deleted database whose files are not removed yet.
+const DELETED: &str = "deleted";
 /// How often it is looked whether the last user of a database is gone.
 const CLOSE_CHECK: Duration = Duration::from_millis(1);
 
@@ -38,6 +40,12 @@ pub enum DatabasesError {
         #[source]
         source: std::io::Error,
     },
+    /// It was deleted. Its UUID is never used again.
+    #[error("database {database} was deleted")]
+    Gone {
+        /// Which.
+        database: DatabaseId,
+    },
     /// The thread that did it is gone.
     #[error("the node is shutting down")]
     Stopped,
@@ -50,25 +58,37 @@ pub(crate) struct Databases {
     options: Options,
     context: Arc<PipelineContext>,
     lines: RwLock<HashMap<DatabaseId, Arc<Line>>>,
+    /// Those that were deleted since this process started.
+    gone: RwLock<HashSet<DatabaseId>>,
     /// Held while one is being opened or dropped: nobody opens the same files twice.
     changing: Mutex<()>,
 }
 
 impl Databases {
-    /// Those below `root`, which is made if need be.
+    /// Those below `root`, which is made if need be. What a deletion left behind is removed.
     pub(crate) fn new(
         root: PathBuf,
         options: Options,
         context: Arc<PipelineContext>,
-    ) -> Result<Self, DatabasesError> {
+    ) -> Result<Arc<Self>, DatabasesError> {
         std::fs::create_dir_all(&root).map_err(io("create", &root))?;
-        Ok(Self {
+        for entry in std::fs::read_dir(&root).map_err(io("list", &root))? {
+            let path = entry.map_err(io("list", &root))?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == DELETED)
+            {
+                std::fs::remove_dir_all(&path).map_err(io("remove", &path))?;
+            }
+        }
+        Ok(Arc::new(Self {
             root,
             options,
             context,
             lines: RwLock::default(),
+            gone: RwLock::default(),
             changing: Mutex::default(),
-        })
+        }))
     }
 
     /// The databases that have files here.
@@ -102,14 +122,25 @@ impl Databases {
             .collect()
     }
 
-    /// Opens one, or makes it if it has no files yet.
-    pub(crate) async fn open(&self, database: DatabaseId) -> Result<Arc<Line>, DatabasesError> {
+    /// Opens one, or makes it if it has no files yet. Goes on to its end even if the caller does not.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        database: DatabaseId,
+    ) -> Result<Arc<Line>, DatabasesError> {
         if let Some(line) = self.get(database) {
             return Ok(line);
         }
+        let opening = tokio::spawn(Arc::clone(self).open_here(database));
+        opening.await.map_err(|_| DatabasesError::Stopped)?
+    }
+
+    async fn open_here(self: Arc<Self>, database: DatabaseId) -> Result<Arc<Line>, DatabasesError> {
         let _changing = self.changing.lock().await;
         if let Some(line) = self.get(database) {
             return Ok(line);
+        }
+        if self.is_gone(database) {
+            return Err(DatabasesError::Gone { database });
         }
         let directory = self.directory(database);
         let options = self.options.clone();
@@ -118,7 +149,7 @@ impl Databases {
         // Opening reads and hashes every page: not on a thread that answers requests.
         self.context.environment.threads.run(Box::new(move || {
             let result = open(&directory, database, &options, context);
-            // A caller that is gone wants no database.
+            // Whoever is gone wants no database.
             let _ = done.send(result);
         }));
         let line = opened.await.map_err(|_| DatabasesError::Stopped)??;
@@ -127,21 +158,40 @@ impl Databases {
         Ok(line)
     }
 
+    /// From now on nobody opens it any more.
+    pub(crate) fn mark_gone(&self, database: DatabaseId) {
+        let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+        gone.insert(database);
+    }
+
+    fn is_gone(&self, database: DatabaseId) -> bool {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        gone.contains(&database)
+    }
+
     /// Removes a deleted database and its files. Reads and writes in progress end on the open files.
     pub(crate) async fn remove(&self, database: DatabaseId) -> Result<(), DatabasesError> {
+        self.mark_gone(database);
         let _changing = self.changing.lock().await;
-        self.lines
+        let line = self
+            .lines
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&database);
+        if let Some(line) = line {
+            line.deleted();
+        }
         self.context.recent.forget(database);
         let directory = self.directory(database);
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(io("remove", &directory)(error))
-            }
-            _ => Ok(()),
+        // Out of the way at once: a crash in between must not leave half a database.
+        let deleted = directory.with_extension(DELETED);
+        match std::fs::rename(&directory, &deleted) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(io("move", &directory))?,
         }
+        tokio::fs::remove_dir_all(&deleted)
+            .await
+            .map_err(io("remove", &deleted))
     }
 
     /// Lets go of all of them, and waits until their files are closed: until the last request that uses

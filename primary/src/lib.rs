@@ -10,6 +10,7 @@
 //! - `cell`: a voter's life from recovery to a graceful stop.
 
 mod cell;
+mod chain;
 mod config;
 mod consensus;
 mod databases;

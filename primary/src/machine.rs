@@ -4,30 +4,32 @@
 //! changes nothing, on every node alike. Whatever a deposed leader had speculated, whatever gap a
 //! refused proposal left, ends here.
 //!
-//! The chain of a database starts, after a restart, at the position its files are known to be at, or,
-//! while that is unknown, at the last position known to be durable; what the log repeats from before
-//! is handed on all the same, for its writer remembers the requests in it.
+//! After a restart the chain of a database starts where it stood when the log that is repeated began
+//! (see [`crate::chain`]), or at the empty database if it is younger than that; so every transaction
+//! meets the verdict that it met the first time. Its writer passes over what its files already hold.
 
-use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemark_protocol::{DatabaseId, Position, Transaction};
 
+use crate::chain::{self, Chain};
 use crate::consensus::{Command, Committed, Machine, MachineError, Persisting};
-use crate::databases::Databases;
+use crate::databases::{Databases, DatabasesError};
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
 
 /// The databases of a cell, as consensus sees them.
 #[derive(Debug)]
 pub(crate) struct CellMachine {
+    directory: PathBuf,
     databases: Arc<Databases>,
     recent: Arc<Recent>,
     followers: Arc<Followers>,
-    /// Position after the last transaction handed on, per database.
-    committed: HashMap<DatabaseId, Position>,
+    committed: Chain,
 }
 
 /// A database could not be brought to disk as far as the log has gone.
@@ -40,34 +42,43 @@ struct NotDurable {
 }
 
 impl CellMachine {
+    /// On the databases of the node in `directory`, all of which are open.
     pub(crate) fn new(
+        directory: PathBuf,
         databases: Arc<Databases>,
         recent: Arc<Recent>,
         followers: Arc<Followers>,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let committed = chain::load(&directory)?;
+        for database in committed.keys() {
+            // Deleted after the last persist: what the log repeats of it is of no use to anybody.
+            if databases.get(*database).is_none() {
+                databases.mark_gone(*database);
+            }
+        }
+        Ok(Self {
+            directory,
             databases,
             recent,
             followers,
-            committed: HashMap::new(),
-        }
+            committed,
+        })
     }
 
     async fn apply_transaction(&mut self, transaction: Transaction) -> Result<(), MachineError> {
         let header = *transaction.header();
-        let line = self
-            .databases
-            .open(header.database)
-            .await
-            .map_err(|error| MachineError::new("open a database", error))?;
+        let line = match self.databases.open(header.database).await {
+            Ok(line) => line,
+            Err(DatabasesError::Gone { .. }) => {
+                self.committed.remove(&header.database);
+                return Ok(());
+            }
+            Err(error) => return Err(MachineError::new("open a database", error)),
+        };
         let committed = *self
             .committed
             .entry(header.database)
-            .or_insert_with(|| line.database().position().unwrap_or_else(|| line.durable()));
-        if committed.reached(&header.next) {
-            line.committed(transaction);
-            return Ok(());
-        }
+            .or_insert_with(tidemark_engine::genesis_position);
         if committed != header.base {
             tracing::warn!(
                 database = %header.database, base = %header.base, %committed,
@@ -97,6 +108,7 @@ impl Machine for CellMachine {
 
     fn persist(&mut self) -> Persisting {
         let committed = self.committed.clone();
+        let directory = self.directory.clone();
         // Each line is asked now, behind all it was handed so far; the answers come later.
         let asked: Vec<_> = self
             .databases
@@ -124,6 +136,8 @@ impl Machine for CellMachine {
                 .await
                 .into_iter()
                 .collect::<Result<(), _>>()?;
+            chain::save(&directory, &committed)
+                .map_err(|error| MachineError::new("write the file chain", error))?;
             // One day: the positions, for a voter that joins. Every database is whole on its own.
             Ok(Bytes::new())
         })

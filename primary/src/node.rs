@@ -11,7 +11,7 @@ use tidemark_protocol::node::{
 use tidemark_protocol::render::Renderer;
 use tidemark_protocol::{
     Bookmark, Catalogue, CatalogueEntry, DatabaseId, Execute, Executed, Failure, FailureKind, Node,
-    Position, ReadContract, Seq, Statement, Term, Value,
+    PAGE_SIZE, Position, ReadContract, RequestId, Seq, Statement, Term, Value,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -22,6 +22,9 @@ use crate::pipeline::{Line, not_leading, shut_down};
 
 /// Longest that a request waits for an election to end.
 const LEADER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How long a read may hold the thread that received it, waiting for a reader included.
+const INLINE_PATIENCE: Duration = Duration::from_micros(500);
 
 /// What a read on this node came to.
 enum Read {
@@ -61,10 +64,10 @@ impl Node for Primary {
         };
         // A write finds out by itself: without a quorum it does not commit.
         let writes = line.known_to_write(&request.statements);
-        if !writes && !self.may_answer(&request, term).await {
+        if !writes && !self.may_answer(&line, &request, term).await {
             return self.elsewhere();
         }
-        let answer = self.run(&line, request, seen).await?;
+        let answer = self.run(&line, request, seen, term).await?;
         let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), answer.position);
         Ok(Executed::Answer(Answer {
             results: answer.results,
@@ -100,16 +103,14 @@ impl Node for Primary {
         let take = usize::try_from(list.limit).unwrap_or(usize::MAX);
         let mut databases = Vec::new();
         for entry in catalogue.entries().filter(wanted).skip(skip).take(take) {
-            databases.push(self.info(&catalogue, entry).await?);
+            databases.push(self.listed(&catalogue, entry));
         }
         Ok(DatabaseList { databases, total })
     }
 
     async fn create(&self, create: CreateDatabase) -> Result<DatabaseInfo, Failure> {
         self.wait_for_a_leader(LEADER_WAIT_MAX).await;
-        if !self.serves() {
-            return Err(not_leading());
-        }
+        let term = (*self.serving.borrow()).ok_or_else(not_leading)?;
         let random = uuid::Builder::from_random_bytes(self.environment.random.bytes16());
         let uuid = DatabaseId::new(random.into_uuid());
         let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
@@ -126,7 +127,7 @@ impl Node for Primary {
                 Value::Integer(i64::from(create.replicated)),
             ],
         };
-        self.write_catalogue(vec![insert], create.request)
+        self.write_catalogue(vec![insert], create.request, term)
             .await
             .map_err(|failure| {
                 if failure
@@ -145,15 +146,25 @@ impl Node for Primary {
             // Committed all the same: a retry under the same request id finds it.
             Failure::new(FailureKind::Unknown, error.to_string())
         })?;
-        let created = self.database(&create.name).await?;
-        created.ok_or_else(|| no_database(&create.name))
+        // From its entry alone: nothing may fail now that it is committed.
+        let catalogue = self.catalogue().ok_or_else(not_leading);
+        let created = catalogue.ok().and_then(|catalogue| {
+            let entry = catalogue.get(catalogue.resolve(&create.name)?)?;
+            Some(self.listed(&catalogue, entry))
+        });
+        created.ok_or_else(|| {
+            let text = format!("database '{}' was created, and deleted since", create.name);
+            Failure::new(FailureKind::Unknown, text)
+        })
     }
 
-    async fn delete(&self, database: DatabaseId) -> Result<(), Failure> {
+    async fn delete(
+        &self,
+        database: DatabaseId,
+        request: Option<RequestId>,
+    ) -> Result<(), Failure> {
         self.wait_for_a_leader(LEADER_WAIT_MAX).await;
-        if !self.serves() {
-            return Err(not_leading());
-        }
+        let term = (*self.serving.borrow()).ok_or_else(not_leading)?;
         let listed = self
             .catalogue()
             .is_some_and(|catalogue| catalogue.get(database).is_some());
@@ -164,7 +175,8 @@ impl Node for Primary {
             sql: "DELETE FROM databases WHERE uuid = ?".to_owned(),
             params: vec![Value::Text(database.to_string())],
         };
-        self.write_catalogue(vec![delete], None).await?;
+        // A retry that names a newer database of the same name deletes nothing: its first try counts.
+        self.write_catalogue(vec![delete], request, term).await?;
         self.refresh_catalogue()
             .await
             .map_err(|error| Failure::new(FailureKind::Unknown, error.to_string()))
@@ -251,9 +263,13 @@ impl Primary {
     }
 
     /// Whether this node, which serves under `term`, may answer a read as the leader.
-    async fn may_answer(&self, request: &Execute, term: Term) -> bool {
+    async fn may_answer(&self, line: &Line, request: &Execute, term: Term) -> bool {
         match request.read {
-            ReadContract::FirstPrimary => self.leads(term, request.deadline).await,
+            ReadContract::FirstPrimary => {
+                let leads = self.leads(term, request.deadline).await;
+                // A replica may have shown what the readers here do not see yet.
+                leads && timeout(request.deadline, line.caught_up()).await.is_ok()
+            }
             ReadContract::Primary if self.has_peers() => {
                 let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
                 self.still_leads(term, confirmed)
@@ -285,47 +301,70 @@ impl Primary {
         line: &Arc<Line>,
         request: Execute,
         seen: Seq,
+        term: Term,
     ) -> Result<crate::pipeline::Written, Failure> {
         if !line.known_to_write(&request.statements) {
-            match self.read(line, &request).await? {
-                Read::Done(results, position) => {
+            match self.read(line, &request).await {
+                Ok(Read::Done(results, position)) => {
                     return Ok(crate::pipeline::Written {
                         results,
                         position,
                         repeated: false,
                     });
                 }
-                Read::Writes => line.note_write(&request.statements),
+                Ok(Read::Writes) => line.note_write(&request.statements),
+                // Perhaps the retry of a write that committed, such as `CREATE TABLE`: its writer knows.
+                Err(failure) if failure.kind == FailureKind::Sql && request.request.is_some() => {}
+                Err(failure) => return Err(failure),
             }
         }
-        line.write(request, seen).await
+        line.write(request, seen, term).await
     }
 
-    /// Short reads run where they are; one that turns long starts over on a SQL thread.
+    /// Short reads run where they are; one that turns long, or finds no reader free at once, starts over
+    /// on a SQL thread, where it may wait.
     async fn read(&self, line: &Arc<Line>, request: &Execute) -> Result<Read, Failure> {
-        let deadline = Instant::now() + request.deadline;
+        let now = Instant::now();
+        let deadline = now + request.deadline;
         let inline = Control {
-            deadline,
+            deadline: deadline.min(now + INLINE_PATIENCE),
             steps_max: Some(self.config.inline_steps_max),
         };
         match self.read_now(line.database(), request, inline) {
-            Err(ReadError::Budget { .. }) => {
-                let (source, request) = (Arc::clone(line.database()), request.clone());
-                let (answer, served_by) = (self.context.answer, self.context.served_by.clone());
-                let read = move || {
-                    let mut sink = Renderer::new(request.shape, request.form, answer, &served_by);
-                    let control = Control::until(deadline);
-                    let read = source.read(&request.statements, &control, &mut sink);
-                    (
-                        read.map(|position| Read::Done(sink.finish(), position)),
-                        request.deadline,
-                    )
-                };
-                let (read, limit) = self.on_sql_thread(read).await?;
-                read_outcome(read, limit)
+            Err(ReadError::Budget { .. } | ReadError::Busy { .. } | ReadError::Deadline) => {
+                self.read_long(line, request, deadline).await
             }
             read => read_outcome(read, request.deadline),
         }
+    }
+
+    async fn read_long(
+        &self,
+        line: &Arc<Line>,
+        request: &Execute,
+        deadline: Instant,
+    ) -> Result<Read, Failure> {
+        // As many as there are readers: the SQL threads are the writers' too.
+        let _permit = tokio::time::timeout_at(deadline.into(), line.long_reads().acquire())
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    FailureKind::Overloaded,
+                    "D1 DB is overloaded. Requests queued for too long.",
+                )
+                .retry_after(Duration::from_secs(1))
+            })?
+            .map_err(|_| shut_down())?;
+        let (source, request) = (Arc::clone(line.database()), request.clone());
+        let (answer, served_by) = (self.context.answer, self.context.served_by.clone());
+        let limit = request.deadline;
+        let read = move || {
+            let mut sink = Renderer::new(request.shape, request.form, answer, &served_by);
+            let control = Control::until(deadline);
+            let read = source.read(&request.statements, &control, &mut sink);
+            read.map(|position| Read::Done(sink.finish(), position))
+        };
+        read_outcome(self.on_sql_thread(read).await?, limit)
     }
 
     fn read_now(
@@ -357,6 +396,21 @@ impl Primary {
         answer.await.map_err(|_| shut_down())
     }
 
+    /// What the catalogue knows of a database, as if it were empty.
+    fn listed(&self, catalogue: &Catalogue, entry: &CatalogueEntry) -> DatabaseInfo {
+        DatabaseInfo {
+            uuid: entry.uuid,
+            name: entry.name.clone(),
+            created_at: entry.created_at.clone(),
+            primary_location_hint: entry.primary_location_hint.clone(),
+            jurisdiction: entry.jurisdiction.clone(),
+            replicated: entry.replicated,
+            file_size: PAGE_SIZE as u64,
+            num_tables: 0,
+            primary_region: catalogue.primary_region().clone(),
+        }
+    }
+
     async fn info(
         &self,
         catalogue: &Catalogue,
@@ -365,15 +419,9 @@ impl Primary {
         let line = self.line(entry.uuid).await?;
         let tables = line.database().table_count();
         Ok(DatabaseInfo {
-            uuid: entry.uuid,
-            name: entry.name.clone(),
-            created_at: entry.created_at.clone(),
-            primary_location_hint: entry.primary_location_hint.clone(),
-            jurisdiction: entry.jurisdiction.clone(),
-            replicated: entry.replicated,
             file_size: line.database().file_size(),
             num_tables: tables.map_err(|error| read_failure(error, Duration::ZERO))?,
-            primary_region: catalogue.primary_region().clone(),
+            ..self.listed(catalogue, entry)
         })
     }
 }
@@ -461,7 +509,7 @@ pub(crate) fn deadline(limit: Duration) -> Failure {
     )
 }
 
-fn no_database(name: &str) -> Failure {
+pub(crate) fn no_database(name: &str) -> Failure {
     Failure::new(
         FailureKind::NoDatabase,
         format!("The database {name} could not be found"),

@@ -200,7 +200,7 @@ pub trait Node: Send + Sync + 'static {
     /// The identifier of a database given by UUID or name, from memory. `None` when unknown here.
     fn resolve(&self, name_or_id: &str) -> Option<DatabaseId>;
 
-    /// Lists databases by name.
+    /// Lists databases by name, from the catalogue alone: sizes are those of an empty database.
     fn databases(
         &self,
         list: ListDatabases,
@@ -212,8 +212,12 @@ pub trait Node: Send + Sync + 'static {
         create: CreateDatabase,
     ) -> impl Future<Output = Result<DatabaseInfo, Failure>> + Send;
 
-    /// Deletes a database. Primary only.
-    fn delete(&self, database: DatabaseId) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Deletes a database, once per `request`. Primary only.
+    fn delete(
+        &self,
+        database: DatabaseId,
+        request: Option<RequestId>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Recomputes the checksum of a database from its pages.
     fn verify(

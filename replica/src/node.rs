@@ -9,8 +9,8 @@ use tidemark_protocol::node::{
     Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node, Position, Region, Seq,
-    StateChecksum,
+    DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node, Position, Region, RequestId,
+    Seq, StateChecksum,
 };
 use tokio::time::Instant;
 
@@ -84,7 +84,11 @@ impl Node for Replica {
         Err(Failure::new(FailureKind::Unavailable, message))
     }
 
-    async fn delete(&self, database: DatabaseId) -> Result<(), Failure> {
+    async fn delete(
+        &self,
+        database: DatabaseId,
+        _request: Option<RequestId>,
+    ) -> Result<(), Failure> {
         let message = format!("a replica cannot delete database {database}");
         Err(Failure::new(FailureKind::Unavailable, message))
     }

@@ -11,7 +11,7 @@ use tidemark_protocol::node::{
 };
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node,
-    NodeId, Position, Region, Seq, StateChecksum, Term,
+    NodeId, Position, Region, RequestId, Seq, StateChecksum, Term,
 };
 
 /// What the node does with the next statements.
@@ -212,7 +212,11 @@ impl Node for Double {
         })
     }
 
-    async fn delete(&self, database: DatabaseId) -> Result<(), Failure> {
+    async fn delete(
+        &self,
+        database: DatabaseId,
+        _request: Option<RequestId>,
+    ) -> Result<(), Failure> {
         self.with(|state| state.databases.retain(|info| info.uuid != database));
         Ok(())
     }

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_engine::{Database, EngineError, Opened, Strand};
 use tidemark_protocol::{
-    DatabaseId, Execute, Failure, FailureKind, Position, Seq, Statement, Transaction,
+    DatabaseId, Execute, Failure, FailureKind, Position, Seq, Statement, Term, Transaction,
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -73,7 +73,13 @@ pub(crate) struct Line {
     strand: Strand<Writer>,
     /// Committed transactions on their way to the writer: it takes all there are at once.
     inbox: Mutex<Vec<Transaction>>,
+    /// The last transaction handed to the writer leads here.
+    newest: Mutex<Option<Position>>,
+    damaged: AtomicBool,
+    context: Arc<PipelineContext>,
     permits: Semaphore,
+    /// Reads that run on SQL threads: as many as there are readers.
+    long_reads: Semaphore,
     writes_known: Mutex<HashSet<u64>>,
 }
 
@@ -93,7 +99,9 @@ impl Line {
             .recent
             .begin(database.id(), database.position().unwrap_or(durable));
         let writes_in_flight_max = context.writes_in_flight_max;
+        let shared = Arc::clone(&context);
         let permits = Semaphore::new(writes_in_flight_max);
+        let long_reads = Semaphore::new(context.readers_max);
         let threads = Arc::clone(&context.environment.threads);
         let id = database.id();
         Ok(Arc::new_cyclic(|line| {
@@ -111,7 +119,11 @@ impl Line {
                 durable,
                 strand: Strand::new(writer, threads, writes_in_flight_max),
                 inbox: Mutex::default(),
+                newest: Mutex::default(),
+                damaged: AtomicBool::new(false),
+                context: shared,
                 permits,
+                long_reads,
                 writes_known: Mutex::default(),
             }
         }))
@@ -131,11 +143,18 @@ impl Line {
         &self.database
     }
 
-    /// Runs statements as one transaction and answers once that is committed.
+    /// Held by each read that runs on a SQL thread.
+    pub(crate) fn long_reads(&self) -> &Semaphore {
+        &self.long_reads
+    }
+
+    /// Runs statements as one transaction and answers once that is committed. Only under `term`, in which
+    /// the request was let in.
     pub(crate) async fn write(
         self: &Arc<Self>,
         request: Execute,
         after: Seq,
+        term: Term,
     ) -> Result<Written, Failure> {
         let deadline = Instant::now() + request.deadline;
         let nothing_happened = || {
@@ -160,7 +179,7 @@ impl Line {
             let request = request.clone();
             move |writer: &mut Writer| {
                 if claim.begin() {
-                    writer.execute(&request, after, deadline.into_std(), answer);
+                    writer.execute(&request, after, term, deadline.into_std(), answer);
                 }
             }
         };
@@ -183,12 +202,28 @@ impl Line {
 
     /// A committed transaction, in log order.
     pub(crate) fn committed(&self, transaction: Transaction) {
+        let next = transaction.header().next;
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.push(transaction);
         let first = inbox.len() == 1;
         drop(inbox);
         if first {
             self.post(Writer::commit);
+        }
+    }
+
+    /// Resolves when readers see everything that was committed before, and that replicas may have shown
+    /// already.
+    pub(crate) async fn caught_up(&self) {
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = newest.filter(|newest| {
+            self.database
+                .position()
+                .is_none_or(|position| !position.reached(newest))
+        });
+        if behind.is_some() {
+            self.drained().await;
         }
     }
 
@@ -205,6 +240,11 @@ impl Line {
     /// Nobody knows whether the transaction that leads to `next` will be applied.
     pub(crate) fn lost(&self, next: Position) {
         self.post(move |writer| writer.lost(next));
+    }
+
+    /// Its database was deleted: whatever is in flight is gone with it.
+    pub(crate) fn deleted(&self) {
+        self.post(Writer::deleted);
     }
 
     /// This node leads no more: everything in flight is of unknown outcome.
@@ -228,10 +268,20 @@ impl Line {
         }
     }
 
-    /// Resolves when the writer has dealt with everything that was committed before.
-    pub(crate) async fn drained(&self) {
-        // A writer that stopped has nothing left to do.
-        let _ = self.ask(|_| ()).await;
+    /// Resolves when the writer has dealt with everything that was committed before. False if it
+    /// stopped.
+    pub(crate) async fn drained(&self) -> bool {
+        self.ask(|_| ()).await.is_ok()
+    }
+
+    /// Whether its files failed, or do not hold what they should: nothing may be answered from them.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// See [`Line::is_damaged`]. For good: a new start looks again.
+    pub(crate) fn mark_damaged(&self) {
+        self.damaged.store(true, Ordering::Release);
     }
 
     fn ask<A: Send + 'static>(
@@ -250,7 +300,9 @@ impl Line {
     /// nothing more and the process goes down with it.
     fn post(&self, job: impl FnOnce(&mut Writer) + Send + 'static) {
         if let Err(error) = self.strand.post(job) {
-            tracing::error!(database = %self.id, %error, "the writer takes no more work");
+            self.mark_damaged();
+            let reason = format!("the writer of database {} stopped: {error}", self.id);
+            self.context.give_up(reason);
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! The table is part of the replicated state: every transaction record names its request and carries
 //! its answer, and every node fills the table from the committed log, in log order. What the log no
-//! longer holds is kept in the file `requests`, rewritten before the checkpoint that lets the log be
-//! purged, so that `file + log suffix` always gives the whole table.
+//! longer holds is kept in the file `requests`, written before the log is purged, so that
+//! `file + log suffix` always gives the whole table.
 //!
-//! Bounded by count and by age (by the clock of the primary that made the record): a retry later than
-//! [`AGE_MAX_MS`] or than [`COUNT_MAX`] other writes is a new request.
+//! A request is remembered for [`AGE_MAX_MS`] (by the clock of the primary that made the record), or
+//! until [`COUNT_MAX`] others were remembered after it, whichever is first; its answer is kept until
+//! younger ones fill [`ANSWERS_BYTES_MAX`]. Later than that a retry is a new request.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -15,8 +16,10 @@ use std::path::Path;
 use bytes::{Buf, BufMut, Bytes};
 use tidemark_protocol::{Epoch, Position, RequestId, Seq, StateChecksum, Transaction};
 
-/// Requests remembered per database.
-pub(crate) const COUNT_MAX: usize = 8192;
+/// Requests remembered per database. About 130 bytes each.
+pub(crate) const COUNT_MAX: usize = 1_000_000;
+/// Bytes of answers kept per database.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 32 << 20;
 /// Milliseconds for which a request is remembered.
 pub(crate) const AGE_MAX_MS: u64 = 15 * 60 * 1000;
 
@@ -30,8 +33,8 @@ const RECORD_BYTES: usize = 16 + 20 + 8 + 4;
 pub(crate) struct Outcome {
     /// The state it led to.
     pub(crate) position: Position,
-    /// The `result` array its client got. Empty when it was too long to keep.
-    pub(crate) answer: Bytes,
+    /// The `result` array its client got, if it was short and young enough to keep.
+    pub(crate) answer: Option<Bytes>,
     at_ms: u64,
 }
 
@@ -41,6 +44,11 @@ pub(crate) struct Remembered {
     outcomes: HashMap<RequestId, Outcome>,
     /// In commit order, oldest first.
     order: VecDeque<RequestId>,
+    /// Those of them whose answers are kept: a suffix, as the oldest answers go first.
+    answered: VecDeque<RequestId>,
+    answers_bytes: usize,
+    /// Whether the file lacks something.
+    changed: bool,
 }
 
 impl Remembered {
@@ -63,11 +71,12 @@ impl Remembered {
     }
 
     /// Makes the table durable.
-    pub(crate) fn save(&self, directory: &Path) -> io::Result<()> {
-        if self.order.is_empty() && !directory.join(FILE).exists() {
-            return Ok(());
+    pub(crate) fn save(&mut self, directory: &Path) -> io::Result<()> {
+        if self.changed {
+            crate::files::replace(&directory.join(FILE), &self.encode())?;
+            self.changed = false;
         }
-        crate::files::replace(&directory.join(FILE), &self.encode())
+        Ok(())
     }
 
     /// The outcome of an earlier try.
@@ -81,27 +90,56 @@ impl Remembered {
         let Some(request) = header.request else {
             return;
         };
+        let answer = transaction.answer();
         let outcome = Outcome {
             position: header.next,
-            answer: transaction.answer(),
+            // A copy: the answer alone would keep the whole record, pages and all, in memory.
+            answer: (!answer.is_empty()).then(|| Bytes::copy_from_slice(&answer)),
             at_ms: header.proposed_at_ms,
         };
         self.insert(request, outcome);
+        while self.answers_bytes > ANSWERS_BYTES_MAX {
+            self.forget_oldest_answer();
+        }
         while let Some(oldest) = self.order.front() {
-            let stale = self.outcomes[oldest].at_ms.saturating_add(AGE_MAX_MS);
-            if self.order.len() <= COUNT_MAX && stale >= header.proposed_at_ms {
+            let until = self.outcomes[oldest].at_ms.saturating_add(AGE_MAX_MS);
+            if self.order.len() <= COUNT_MAX && until >= header.proposed_at_ms {
                 break;
             }
-            self.outcomes.remove(oldest);
-            self.order.pop_front();
+            self.forget_oldest();
         }
     }
 
-    fn insert(&mut self, request: RequestId, mut outcome: Outcome) {
-        // The answer would otherwise keep the whole record, pages and all, in memory.
-        outcome.answer = Bytes::copy_from_slice(&outcome.answer);
-        if self.outcomes.insert(request, outcome).is_none() {
-            self.order.push_back(request);
+    fn insert(&mut self, request: RequestId, outcome: Outcome) {
+        if self.outcomes.contains_key(&request) {
+            return; // the log repeats after a restart what the file has
+        }
+        if let Some(answer) = &outcome.answer {
+            self.answers_bytes += answer.len();
+            self.answered.push_back(request);
+        }
+        self.outcomes.insert(request, outcome);
+        self.order.push_back(request);
+        self.changed = true;
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(request) = self.order.pop_front() else {
+            return;
+        };
+        if self.answered.front() == Some(&request) {
+            self.forget_oldest_answer();
+        }
+        self.outcomes.remove(&request);
+    }
+
+    fn forget_oldest_answer(&mut self) {
+        let Some(request) = self.answered.pop_front() else {
+            return;
+        };
+        let outcome = self.outcomes.get_mut(&request);
+        if let Some(answer) = outcome.and_then(|outcome| outcome.answer.take()) {
+            self.answers_bytes -= answer.len();
         }
     }
 
@@ -120,6 +158,7 @@ impl Remembered {
             to.put_u64_le(position.seq.0);
             to.put_u64_le(position.checksum.0);
             to.put_u64_le(*at_ms);
+            let answer = answer.as_deref().unwrap_or_default();
             to.put_u32_le(u32::try_from(answer.len()).expect("bounded by ANSWER_BYTES_MAX"));
             to.put_slice(answer);
         }
@@ -158,6 +197,7 @@ fn decode(bytes: &Bytes) -> Option<Remembered> {
             return None;
         }
         let answer = from.split_to(length);
+        let answer = (!answer.is_empty()).then_some(answer);
         remembered.insert(
             RequestId::from_bytes(request),
             Outcome {
@@ -167,6 +207,7 @@ fn decode(bytes: &Bytes) -> Option<Remembered> {
             },
         );
     }
+    remembered.changed = false;
     from.is_empty().then_some(remembered)
 }
 
@@ -225,14 +266,14 @@ mod tests {
             Remembered::load(directory.path()).unwrap().order.is_empty(),
             "no file, no requests"
         );
-        let saved = table(100);
+        let mut saved = table(100);
         saved.save(directory.path()).unwrap();
         let loaded = Remembered::load(directory.path()).unwrap();
         assert_eq!(loaded.order, saved.order);
         assert_eq!(loaded.outcomes, saved.outcomes);
         assert_eq!(
             loaded.get(&id(42)).unwrap().answer,
-            Bytes::from_static(b"[42]")
+            Some(Bytes::from_static(b"[42]"))
         );
         assert_eq!(loaded.get(&id(42)).unwrap().position, at(43));
     }
@@ -259,14 +300,38 @@ mod tests {
     #[test]
     fn oldest_requests_are_forgotten_by_count_and_by_age() {
         let many = COUNT_MAX as u64 + 10;
-        let by_count = table(many);
+        let mut by_count = Remembered::default();
+        let one = transaction(0, 0, b"[]");
+        for number in 0..many {
+            let position = one.header().next;
+            let outcome = Outcome {
+                position,
+                answer: None,
+                at_ms: 0,
+            };
+            by_count.insert(id(number), outcome);
+        }
+        by_count.note(&transaction(many, 0, b"[]"));
         assert_eq!(by_count.order.len(), COUNT_MAX);
-        assert!(by_count.get(&id(9)).is_none() && by_count.get(&id(10)).is_some());
+        assert!(by_count.get(&id(10)).is_none() && by_count.get(&id(11)).is_some());
 
         let mut by_age = table(10);
         by_age.note(&transaction(10, AGE_MAX_MS + 5, b"[]"));
         assert!(by_age.get(&id(4)).is_none() && by_age.get(&id(5)).is_some());
         assert_eq!(by_age.outcomes.len(), by_age.order.len());
+    }
+
+    #[test]
+    fn oldest_answers_go_before_their_requests() {
+        let long = vec![b'x'; 16 << 10];
+        let mut remembered = Remembered::default();
+        let fit = (ANSWERS_BYTES_MAX / long.len()) as u64;
+        for number in 0..fit + 5 {
+            remembered.note(&transaction(number, 0, &long));
+        }
+        assert!(remembered.answers_bytes <= ANSWERS_BYTES_MAX);
+        assert_eq!(remembered.get(&id(4)).unwrap().answer, None);
+        assert!(remembered.get(&id(5)).unwrap().answer.is_some());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tidemark_protocol::render::{AnswerBounds, Renderer, ServedBy};
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, Position, RequestId, Seq, Term, Transaction,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::line::{Line, Written, unknown};
 use super::remembered::Remembered;
@@ -25,6 +26,8 @@ use crate::ship::recent::Recent;
 const CHECKPOINT_FRAMES: u32 = 4_000;
 /// Frames from which the checkpoint also waits a little for readers, so that the WAL can start over.
 const RESTART_FRAMES: u32 = 8_000;
+/// The `result` array of a repeated request whose first answer was too long to keep.
+const NOT_KEPT: bytes::Bytes = bytes::Bytes::from_static(b"[]");
 /// Wait before a client should retry what a moment will mend.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -35,15 +38,28 @@ pub(crate) struct PipelineContext {
     pub(crate) consensus: OnceLock<Consensus>,
     /// Rung when the catalogue changed.
     pub(crate) catalogue_changed: Notify,
+    /// Why this node's process has to exit and recover from its files, once it has to.
+    pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) recent: Arc<Recent>,
     pub(crate) environment: Environment,
     pub(crate) served_by: ServedBy,
     pub(crate) answer: AnswerBounds,
     pub(crate) writes_in_flight_max: usize,
+    pub(crate) readers_max: usize,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl PipelineContext {
+    /// This node cannot go on: what it holds in memory and what is in its files may differ.
+    pub(crate) fn give_up(&self, reason: String) {
+        tracing::error!(reason, "this node cannot go on");
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            fatal.get_or_insert(reason);
+            first
+        });
+    }
+
     /// The term in which this node leads, and knows everything committed before.
     fn term(&self) -> Option<Term> {
         let consensus = self.consensus.get()?;
@@ -63,9 +79,25 @@ struct InFlight {
     /// Whether it is a transaction of its own, rather than a request that wrote nothing.
     proposed: bool,
     request: Option<RequestId>,
-    written: Written,
+    /// Also a refusal by SQLite: it may rest on rows that are not committed.
+    answer: Result<Written, Failure>,
     waiters: Vec<Waiter>,
     since: Instant,
+}
+
+/// Committed transactions did not reach the files.
+#[derive(Debug)]
+enum FlushError {
+    /// A write failed.
+    Files(EngineError),
+    /// They do not start from what the files hold, or do not lead where they say.
+    Content(ApplyError),
+}
+
+impl From<EngineError> for FlushError {
+    fn from(error: EngineError) -> Self {
+        Self::Files(error)
+    }
 }
 
 /// The one writer of a database. Lives in a strand.
@@ -79,8 +111,10 @@ pub(crate) struct Writer {
     /// A proposal was refused or lost: nothing new begins until what was proposed before it is
     /// settled and the overlay is discarded.
     stalled: bool,
-    /// The leadership under which the last request ran.
-    term: Option<Term>,
+    deleted: bool,
+    /// Highest sequence number proposed. None is used twice, not even after what had it was refused, so
+    /// that a position names one proposal.
+    proposed: Seq,
     remembered: Remembered,
     context: Arc<PipelineContext>,
 }
@@ -101,7 +135,8 @@ impl Writer {
             directory,
             in_flight: VecDeque::new(),
             stalled: false,
-            term: None,
+            deleted: false,
+            proposed: Seq::ZERO,
             remembered,
             context,
         }
@@ -112,18 +147,40 @@ impl Writer {
         &mut self,
         request: &Execute,
         after: Seq,
+        term: Term,
         deadline: Instant,
         waiter: Waiter,
     ) {
         let Some(waiter) = self.earlier_try(request.request, waiter) else {
             return;
         };
-        match self.run(request, after, deadline) {
+        match self.run(request, after, term, deadline) {
             Ok((results, transaction)) => {
-                self.propose(request.request, results, transaction, waiter)
+                self.propose(request.request, term, results, transaction, waiter)
+            }
+            Err(failure) => self.refuse(failure, waiter),
+        }
+    }
+
+    /// Answers a request that failed: once what it saw is committed, if it says anything about that.
+    fn refuse(&mut self, failure: Failure, waiter: Waiter) {
+        let tip = self
+            .owner
+            .tip()
+            .filter(|tip| Some(*tip) != self.owner.position());
+        match (failure.kind, tip) {
+            (FailureKind::Sql | FailureKind::TooLarge, Some(up_to)) => {
+                self.in_flight.push_back(InFlight {
+                    up_to,
+                    proposed: false,
+                    request: None,
+                    answer: Err(failure),
+                    waiters: vec![waiter],
+                    since: Instant::now(),
+                });
             }
             // A waiter that is gone wants no answer.
-            Err(failure) => drop(waiter.send(Err(failure))),
+            _ => drop(waiter.send(Err(failure))),
         }
     }
 
@@ -135,7 +192,7 @@ impl Writer {
         };
         if let Some(outcome) = self.remembered.get(&request) {
             let written = Written {
-                results: outcome.answer.clone(),
+                results: outcome.answer.clone().unwrap_or(NOT_KEPT),
                 position: outcome.position,
                 repeated: true,
             };
@@ -159,9 +216,16 @@ impl Writer {
         &mut self,
         request: &Execute,
         after: Seq,
+        term: Term,
         deadline: Instant,
     ) -> Result<(bytes::Bytes, Option<Transaction>), Failure> {
-        self.term = Some(self.context.term().ok_or_else(not_leading)?);
+        if self.deleted {
+            return Err(crate::node::no_database(&self.database.id().to_string()));
+        }
+        if self.context.term() != Some(term) {
+            // Let in under a leadership that is over; what it knew may be gone.
+            return Err(not_leading());
+        }
         if self.stalled {
             return Err(Failure::new(
                 FailureKind::Unavailable,
@@ -173,7 +237,7 @@ impl Writer {
         let stamp = Stamp {
             request: request.request,
             proposed_at_ms: self.context.environment.clock.unix_ms(),
-            after,
+            after: after.max(self.proposed),
         };
         let control = Control {
             deadline,
@@ -196,6 +260,7 @@ impl Writer {
     fn propose(
         &mut self,
         request: Option<RequestId>,
+        term: Term,
         results: bytes::Bytes,
         transaction: Option<Transaction>,
         waiter: Waiter,
@@ -209,36 +274,42 @@ impl Writer {
             up_to,
             proposed,
             request: request.filter(|_| proposed),
-            written: Written {
+            answer: Ok(Written {
                 results,
                 position: up_to,
                 repeated: false,
-            },
+            }),
             waiters: vec![waiter],
             since: Instant::now(),
         });
         match transaction {
             None => self.answer(),
             Some(transaction) => {
+                self.proposed = up_to.seq;
                 let line = self.line.clone();
+                let dropped = Arc::new(AtomicBool::new(false));
+                let dropped_in_time = Arc::clone(&dropped);
                 fail::fail_point!("primary::before_propose");
                 let done = move |outcome: Proposed| {
                     let Some(line) = line.upgrade() else { return };
                     match outcome {
                         // Step 4 brings it, in log order, through the state machine.
-                        Proposed::Committed { .. } => {}
+                        Proposed::Committed { .. } => return,
                         Proposed::Refused(_) => {
                             line.refused(up_to, "it was not taken into the log")
                         }
                         Proposed::Unknown => line.lost(up_to),
                     }
+                    dropped.store(true, Ordering::Release);
                 };
-                match (self.context.consensus.get(), self.term) {
-                    (Some(consensus), Some(term)) => {
+                match self.context.consensus.get() {
+                    Some(consensus) => {
                         consensus.propose(term, Command::Transaction(transaction), done);
                     }
-                    _ => done(Proposed::Unknown),
+                    None => done(Proposed::Unknown),
                 }
+                // Nothing more is built on what is known to be refused; its own job comes later.
+                self.stalled |= dropped_in_time.load(Ordering::Acquire);
             }
         }
     }
@@ -270,9 +341,19 @@ impl Writer {
         let outcome = self.flush(acknowledged, &foreign);
         if let Err(error) = outcome {
             // The log has it; the files do not. Nothing more may be answered from them.
-            tracing::error!(database = %self.database.id(), %error, "flush of committed transactions failed");
+            line.mark_damaged();
             self.context.metrics.damaged();
             self.fail_all(|entry| unknown(entry.request, "the database's files failed"));
+            let database = self.database.id();
+            match error {
+                FlushError::Files(error) => self
+                    .context
+                    .give_up(format!("database {database}: {error}")),
+                // A new start would find the same.
+                FlushError::Content(error) => {
+                    tracing::error!(%database, %error, "committed transactions do not fit this copy");
+                }
+            }
             return;
         }
         fail::fail_point!("primary::before_answer");
@@ -287,7 +368,7 @@ impl Writer {
         &mut self,
         acknowledged: Option<Seq>,
         foreign: &[Transaction],
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), FlushError> {
         if let Some(seq) = acknowledged {
             self.owner.acknowledge(seq)?;
         }
@@ -314,15 +395,9 @@ impl Writer {
         let Some(new) = new else { return Ok(()) };
         match self.owner.apply(&rest[new..]) {
             Ok(_) => Ok(()),
-            Err(ApplyError::Storage(error)) => Err(error),
-            Err(error) => {
-                // The chain was checked in log order already: this copy is not what it seems.
-                tracing::error!(database = %self.database.id(), %error, "committed transactions do not fit this copy");
-                Err(EngineError::Poisoned {
-                    database: self.database.id(),
-                    reason: error.to_string(),
-                })
-            }
+            Err(ApplyError::Storage(error)) => Err(error.into()),
+            // The chain was checked in log order already: this copy is not what it seems.
+            Err(error) => Err(FlushError::Content(error)),
         }
     }
 
@@ -342,7 +417,7 @@ impl Writer {
             }
             for waiter in entry.waiters {
                 // A waiter that is gone wants no answer.
-                drop(waiter.send(Ok(entry.written.clone())));
+                drop(waiter.send(entry.answer.clone()));
             }
         }
         self.settle();
@@ -364,6 +439,13 @@ impl Writer {
         self.drop_from(next, |entry| {
             unknown(entry.request, "contact with the log was lost")
         });
+    }
+
+    /// See [`Line::deleted`].
+    pub(crate) fn deleted(&mut self) {
+        self.deleted = true;
+        let database = self.database.id().to_string();
+        self.fail_all(|_| crate::node::no_database(&database));
     }
 
     /// See [`Line::step_down`].
@@ -430,8 +512,12 @@ impl Writer {
         }
     }
 
-    /// The table of requests first: what the checkpoint lets the log forget must be in it.
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), EngineError> {
+        self.owner.checkpoint(mode).map(drop)
+    }
+
+    /// See [`Line::persist`]. The table of requests too: the log may be purged after this.
+    pub(crate) fn persist(&mut self) -> Result<Position, EngineError> {
         self.remembered
             .save(&self.directory)
             .map_err(|source| EngineError::Io {
@@ -439,11 +525,6 @@ impl Writer {
                 path: self.directory.clone(),
                 source,
             })?;
-        self.owner.checkpoint(mode).map(drop)
-    }
-
-    /// See [`Line::persist`].
-    pub(crate) fn persist(&mut self) -> Result<Position, EngineError> {
         if self.owner.position() != Some(self.owner.durable()) {
             self.checkpoint(CheckpointMode::Truncate)?;
         }

@@ -26,6 +26,11 @@ pub(crate) struct HashesError {
 }
 
 impl HashesInProgress {
+    /// What was sent of this database counts no more.
+    pub(crate) fn forget(&mut self, database: DatabaseId) {
+        self.0.remove(&database);
+    }
+
     /// Adds a piece. Gives all of them once they are complete.
     pub(crate) fn add(
         &mut self,

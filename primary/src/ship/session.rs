@@ -73,8 +73,6 @@ pub(crate) enum SessionError {
     Silent { what: &'static str, limit: Duration },
     #[error(transparent)]
     Hashes(#[from] HashesError),
-    #[error("no whole state of database {database} could be read")]
-    Image { database: DatabaseId },
 }
 
 /// Serves one replica until either side has enough.
@@ -244,6 +242,7 @@ impl<'a> Session<'a> {
             FollowerMessage::Unfollow { database } => {
                 self.sent.remove(&database);
                 self.images.retain(|(waiting, _)| *waiting != database);
+                self.hashes.forget(database);
                 self.follower.unfollow(database);
             }
             FollowerMessage::Hashes {
@@ -371,8 +370,11 @@ impl<'a> Session<'a> {
             let made = self.image.take().map(|(database, _)| database);
             let unfinished = made.filter(|id| matches!(self.sent.get(id), Some(Sent::Image)));
             if let Some(database) = unfinished {
-                // The replica asks again on a new connection.
-                return Err(SessionError::Image { database });
+                // Others go on. The replica asks again for what its catalogue still lists.
+                tracing::warn!(%database, "no whole state could be read for a replica");
+                self.sent.remove(&database);
+                self.follower.unfollow(database);
+                self.send(&SourceMessage::Dropped { database }).await?;
             }
             self.next_image();
             return Ok(());

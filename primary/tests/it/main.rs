@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cell;
+mod deletion;
 mod harness;
 mod requests;
 mod voters;

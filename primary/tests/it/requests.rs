@@ -92,3 +92,56 @@ async fn create_repeated_under_its_request_id_finds_the_database() {
     assert_eq!(failure.message, "Database with name 'shop' already exists");
     primary.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_ddl_gets_its_first_answer_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let db = create(&primary, "ddl").await;
+    let table = named(
+        3,
+        request(db, "CREATE TABLE t(v); INSERT INTO t VALUES (1)", &[]),
+    );
+    let first = run(&primary, table.clone()).await.unwrap();
+    assert!(run(&primary, table.clone()).await.unwrap().repeated);
+    primary.stop().await;
+    let primary = start(directory.path()).await;
+    let again = run(&primary, table).await.unwrap();
+    assert!(again.repeated, "not: table t already exists");
+    assert_eq!(again.results, first.results);
+    primary.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_request_whose_answer_was_too_long_to_keep_has_an_empty_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let db = create(&primary, "long").await;
+    run(&primary, request(db, "CREATE TABLE t(v)", &[]))
+        .await
+        .unwrap();
+    let insert = "INSERT INTO t VALUES (printf('%.30000c', 'x')) RETURNING v";
+    let insert = named(4, request(db, insert, &[]));
+    let first = run(&primary, insert.clone()).await.unwrap();
+    assert!(first.results.len() > 30_000);
+    let again = run(&primary, insert).await.unwrap();
+    assert!(again.repeated);
+    assert_eq!(&again.results[..], b"[]");
+    assert_eq!(again.bookmark, first.bookmark);
+    primary.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_delete_spares_a_newer_database_of_the_same_name() {
+    use tidemark_protocol::{Node, RequestId};
+
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let old = create(&primary, "shop").await;
+    let id = Some(RequestId::from_bytes([8; 16]));
+    primary.delete(old, id).await.unwrap();
+    let new = create(&primary, "shop").await;
+    primary.delete(new, id).await.unwrap();
+    assert_eq!(primary.resolve("shop"), Some(new));
+    primary.stop().await;
+}

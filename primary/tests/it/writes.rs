@@ -87,7 +87,7 @@ async fn restart_finds_every_database_where_it_was() {
             marks.push((db, answer.bookmark));
         }
         let dropped = create(&primary, "gone").await;
-        primary.delete(dropped).await.unwrap();
+        primary.delete(dropped, None).await.unwrap();
         primary.stop().await;
     }
     let primary = start(directory.path()).await;
