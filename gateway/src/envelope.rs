@@ -68,15 +68,17 @@ pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) 
     let to = response.headers_mut();
     to.insert(FAILURE, HeaderValue::from_static(failure.kind.name()));
     let second = Duration::from_secs(1);
-    let told = match failure.kind {
+    let told = if failure.kind == FailureKind::Unavailable {
         // The header has whole seconds. Rounding a fraction up would make clients wait far too long
         // through an election; their own first waits are of that size.
-        FailureKind::Unavailable => failure
+        failure
             .retry_after
-            .filter(|wait| wait.is_zero() || *wait >= second),
+            .filter(|wait| wait.is_zero() || *wait >= second)
+    } else if failure.kind == FailureKind::Overloaded {
         // Whoever meets a full house must be told for how long to stay away.
-        FailureKind::Overloaded => Some(failure.retry_after.unwrap_or(second)),
-        _ => failure.retry_after,
+        Some(failure.retry_after.unwrap_or(second))
+    } else {
+        failure.retry_after
     };
     if let Some(wait) = told {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
