@@ -14,6 +14,7 @@ mod node;
 mod shell;
 mod signal;
 mod system;
+mod token;
 mod verify;
 
 use std::path::PathBuf;
@@ -99,4 +100,47 @@ async fn serve(role: Role, NodeArgs { config, settings }: NodeArgs) -> anyhow::R
     let stop = signal::stop_token()?;
     let listener = node::bind(config.listen).await?;
     node::run(role, config, listener, stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The words after `program` of each command line in the README's examples, remarks and dots left out.
+    fn commands(program: &str) -> Vec<Vec<&'static str>> {
+        const README: &str = include_str!("../../README.md");
+        let examples = README.split("```console\n").skip(1);
+        let examples = examples.map(|rest| rest.split_once("\n```").unwrap().0);
+        let mut commands = Vec::new();
+        let mut goes_on = false;
+        for line in examples.flat_map(str::lines) {
+            let words = match line.strip_prefix(program) {
+                Some(rest) if !goes_on => {
+                    commands.push(Vec::new());
+                    rest
+                }
+                _ if goes_on => line,
+                _ => continue,
+            };
+            let words = words.split_whitespace();
+            let words = words.filter(|word| !matches!(*word, "\\" | "…"));
+            commands.last_mut().unwrap().extend(words);
+            goes_on = line.ends_with('\\');
+        }
+        commands
+    }
+
+    #[test]
+    fn commands_of_the_readme_exist() {
+        let installed = commands("tidemark ");
+        let built = commands("cargo run --release -- ");
+        assert!(installed.len() >= 4, "{installed:?}");
+        assert!(!built.is_empty());
+        for words in installed.iter().chain(&built) {
+            let line = std::iter::once(&"tidemark").chain(words);
+            CommandLine::try_parse_from(line).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        }
+    }
 }

@@ -26,7 +26,7 @@ use self::console::{Console, Flow, Form};
 use self::directive::Scope;
 use self::editor::{Keyboard, Typed};
 pub(crate) use self::render::blank_table;
-use crate::config::Secret;
+use crate::token::TokenArgs;
 
 /// How long the greeting waits for the node before the prompt comes without it.
 const GREETING_WAIT: Duration = Duration::from_secs(2);
@@ -44,14 +44,8 @@ pub(crate) struct Args {
     #[arg(default_value = "http://127.0.0.1:8787")]
     urls: Vec<String>,
 
-    /// Token to present
-    #[arg(
-        long,
-        env = "TIDEMARK_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: Option<Secret>,
+    #[command(flatten)]
+    token: TokenArgs,
 
     /// Database to open, by name or UUID [default: the only one there is]
     #[arg(long, short, env = "TIDEMARK_DATABASE", value_name = "NAME")]
@@ -104,7 +98,7 @@ fn connect(args: &Args) -> anyhow::Result<Client> {
     for url in urls {
         builder = builder.url(url);
     }
-    if let Some(token) = &args.token {
+    if let Some(token) = args.token.read()? {
         builder = builder.token(token.reveal());
     }
     Ok(builder.build()?)
@@ -174,10 +168,16 @@ async fn read_pipe(
         .await?;
         let length = length.context("read standard input")?;
         let ended = length == 0;
-        let is_order = text.trim_start().starts_with('.');
+        // Orders stand on a line of their own, after remarks perhaps.
+        let order = statement::skip_blank(&text);
+        if order.starts_with('.') {
+            text = order.to_owned();
+        }
         // The last statement needs no semicolon.
-        if ended || is_order || statement::is_complete(&text) {
-            if !is_blank(&text) && console.submit(&text, out).await? == Flow::Quit {
+        if ended || text.starts_with('.') || statement::is_complete(&text) {
+            // Remarks before the end are no statement.
+            let is_blank = statement::skip_blank(&text).is_empty();
+            if !is_blank && console.submit(&text, out).await? == Flow::Quit {
                 return Ok(());
             }
             text.clear();
@@ -186,12 +186,6 @@ async fn read_pipe(
             return Ok(());
         }
     }
-}
-
-/// Whether there is nothing to send: remarks before the end of a file are no statement.
-fn is_blank(text: &str) -> bool {
-    text.lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with("--"))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

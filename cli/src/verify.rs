@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::copies::{Copy, Verdict, judge, level};
 use crate::config::Secret;
 use crate::shell::blank_table;
+use crate::token::TokenArgs;
 
 /// Pause before looking again at databases that do not agree yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -46,14 +47,8 @@ pub(crate) struct Args {
     )]
     urls: Vec<String>,
 
-    /// Token to present
-    #[arg(
-        long,
-        env = "TIDEMARK_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: Option<Secret>,
+    #[command(flatten)]
+    token: TokenArgs,
 
     /// How long copies that lag may take to catch up
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -63,11 +58,12 @@ pub(crate) struct Args {
 /// Compares the nodes. An error if any copy differs, is not intact, or stays behind.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let until = Instant::now() + args.deadline;
+    let token = args.token.read()?;
     let mut nodes = Vec::new();
     for url in &args.urls {
-        nodes.push(Node::reach(url, args.token.as_ref()).await?);
+        nodes.push(Node::reach(url, token.as_ref()).await?);
     }
-    add_primary(&mut nodes, args.token.as_ref()).await;
+    add_primary(&mut nodes, token.as_ref()).await;
 
     let mut databases = list(&nodes).await;
     loop {

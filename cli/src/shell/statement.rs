@@ -17,6 +17,21 @@ pub(crate) fn is_complete(text: &str) -> bool {
     }
 }
 
+/// What is left of `text` after space and comments. A comment that does not close reaches to the end.
+pub(crate) fn skip_blank(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    loop {
+        rest = if let Some(comment) = rest.strip_prefix("--") {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, rest)| rest)
+        } else {
+            return rest;
+        }
+        .trim_start();
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Token {
     Semicolon,

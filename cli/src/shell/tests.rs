@@ -132,6 +132,20 @@ async fn piped_lines_become_whole_statements_and_the_last_needs_no_semicolon() {
 }
 
 #[tokio::test]
+async fn remarks_in_a_pipe_stand_before_orders_and_at_the_end() {
+    let shop = database("shop");
+    let server = Scripted::start(&[(200, &shop), (200, ONE_ROW)]).await;
+    let mut console = server.console(Form::Tables);
+    let pipe: &[u8] =
+        b"-- the shop\n/* of\nAda */\n.open shop\nSELECT\n.5;\n/* that\nis all */\n-- really";
+    let mut out = Vec::new();
+    read_pipe(&mut console, Box::new(pipe), &mut out)
+        .await
+        .unwrap();
+    assert_eq!(server.bodies(), ["", r#"{"sql":"SELECT\n.5;"}"#]);
+}
+
+#[tokio::test]
 async fn pipe_ends_at_the_first_error() {
     let shop = database("shop");
     let server = Scripted::start(&[(200, &shop), (400, REFUSED), (200, ONE_ROW)]).await;
