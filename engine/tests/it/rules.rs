@@ -2,7 +2,9 @@
 
 use tidemark_engine::{ExecuteError, Limits, Options, ReadError};
 use tidemark_protocol::Value;
-use tidemark_protocol::render::AnswerLimit;
+use tidemark_protocol::render::{
+    AnswerBounds, AnswerLimit, Renderer, RowShape, ServedBy, ValueForm,
+};
 
 use crate::support::{Node, Rows, soon, stamp, statement, with};
 
@@ -439,6 +441,31 @@ fn an_answer_over_its_bound_stops_the_request() {
     ));
     assert!(rows.statements.is_empty());
     assert_eq!(node.execute("SELECT count(*) FROM t").1.integer(), 0);
+}
+
+#[test]
+fn names_and_statements_without_rows_stop_the_request_too() {
+    let node = Node::new();
+    let bounds = AnswerBounds {
+        bytes_max: 10_000,
+        ..AnswerBounds::default()
+    };
+    let served_by = ServedBy {
+        region: "WEUR".to_owned(),
+        primary: true,
+    };
+    let long = format!("SELECT 1 AS \"{}\" WHERE 0", "n".repeat(20_000));
+    for sql in [long, "SELECT 1 WHERE 0;".repeat(1000)] {
+        let mut sink = Renderer::new(RowShape::Arrays, ValueForm::D1, bounds, &served_by);
+        let result = node.database.read(&[statement(&sql)], &soon(), &mut sink);
+        assert!(
+            matches!(
+                result,
+                Err(ReadError::Answer(AnswerLimit::Bytes { max: 10_000 }))
+            ),
+            "{result:?}"
+        );
+    }
 }
 
 #[test]
