@@ -32,11 +32,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::Environment;
-use crate::connector::Io;
 use crate::copy::Item;
 use crate::core::Core;
 use crate::lost::Lost;
 use crate::outbox::Outbox;
+use crate::progress::{Counted, Progress};
 
 /// Shortest and longest time between heartbeats that a source may announce.
 const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -46,7 +46,7 @@ const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// Longest pause while there are several nodes to look at: one of them leads as soon as they agree.
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(300);
 
-type Socket = WebSocketStream<Box<dyn Io>>;
+type Socket = WebSocketStream<Counted>;
 
 /// Keeps the connection to the source.
 pub(crate) struct Follower {
@@ -60,6 +60,8 @@ struct Welcomed {
     socket: Socket,
     outbox: Arc<Outbox>,
     silence_max: Duration,
+    read: Progress,
+    written: Progress,
 }
 
 impl Follower {
@@ -110,6 +112,8 @@ impl Follower {
             socket,
             outbox,
             silence_max,
+            read,
+            written,
         } = match self.welcome().await {
             Ok(welcomed) => welcomed,
             Err(lost) => return lost,
@@ -121,8 +125,8 @@ impl Follower {
         let (sink, stream) = socket.split();
         // Dropping either half in the middle is safe: the connection ends with it.
         tokio::select! {
-            lost = self.read(stream, &outbox, silence_max, backoff) => lost,
-            lost = write(sink, &outbox, silence_max) => lost,
+            lost = self.read(stream, &outbox, (silence_max, read), backoff) => lost,
+            lost = write(sink, &outbox, silence_max, &written) => lost,
             complaint = outbox.broken() => Lost::Protocol { complaint },
         }
     }
@@ -137,7 +141,8 @@ impl Follower {
         let io = timeout(wait, connecting)
             .await
             .map_err(slow("connecting"))?;
-        let io = io.map_err(Lost::Connect)?;
+        let io = Counted::new(io.map_err(Lost::Connect)?);
+        let (read, written) = (io.read(), io.written());
 
         let mut request = source.stream_url.as_str().into_client_request()?;
         let bearer = format!("Bearer {}", core.config.cluster_secret);
@@ -186,6 +191,8 @@ impl Follower {
             socket,
             outbox,
             silence_max,
+            read,
+            written,
         })
     }
 
@@ -211,12 +218,12 @@ impl Follower {
         &self,
         mut stream: SplitStream<Socket>,
         outbox: &Arc<Outbox>,
-        silence_max: Duration,
+        (silence_max, read): (Duration, Progress),
         backoff: &mut Backoff,
     ) -> Lost {
         loop {
-            // The time that a full queue takes does not count as silence.
-            let received = match timeout(silence_max, receive(&mut stream)).await {
+            // The time that a full queue takes does not count as silence, nor does a large message.
+            let received = match read.wait(silence_max, receive(&mut stream)).await {
                 Ok(Ok(message)) => self.dispatch(message, outbox, backoff).await,
                 Ok(Err(lost)) => Err(lost),
                 Err(_) => Err(Lost::Silent {
@@ -346,7 +353,12 @@ async fn receive(
 }
 
 /// Sends what the outbox holds, as it fills.
-async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, wait: Duration) -> Lost {
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    outbox: &Outbox,
+    wait: Duration,
+    written: &Progress,
+) -> Lost {
     loop {
         outbox.filled().await;
         let sending = async {
@@ -355,7 +367,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, outbox: &Outbox, wait: Dura
             }
             sink.flush().await
         };
-        match timeout(wait, sending).await {
+        match written.wait(wait, sending).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error.into(),
             Err(_) => {

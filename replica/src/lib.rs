@@ -31,6 +31,7 @@ mod metrics;
 mod node;
 mod old_pages;
 mod outbox;
+mod progress;
 mod read;
 mod replica;
 mod resync;
