@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::cell::Primary;
 use crate::consensus::ConfirmError;
-use crate::pipeline::{Line, not_leading, shut_down};
+use crate::pipeline::{Line, Written, not_leading, shut_down};
 
 /// Longest that a request waits for an election to end.
 const LEADER_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -62,12 +62,14 @@ impl Node for Primary {
             }
             seen => seen?,
         };
-        // A write finds out by itself: without a quorum it does not commit.
+        // A write finds out by itself: without a quorum it does not commit. Unless it writes nothing.
         let writes = line.known_to_write(&request.statements);
         if !writes && !self.may_answer(&line, &request, term).await {
             return self.elsewhere();
         }
-        let answer = self.run(&line, request, seen, term).await?;
+        let Some(answer) = self.run(&line, request, seen, term).await? else {
+            return self.elsewhere();
+        };
         let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), answer.position);
         Ok(Executed::Answer(Answer {
             results: answer.results,
@@ -295,22 +297,24 @@ impl Primary {
         self.consensus.fence().holds(term)
     }
 
-    /// Reads where the readers are; writes where the writer is. SQLite says which it is.
+    /// Reads where the readers are; writes where the writer is. SQLite says which it is. `None`: it wrote
+    /// nothing, and this node may lead no more.
     async fn run(
         &self,
         line: &Arc<Line>,
         request: Execute,
         seen: Seq,
         term: Term,
-    ) -> Result<crate::pipeline::Written, Failure> {
+    ) -> Result<Option<Written>, Failure> {
         if !line.known_to_write(&request.statements) {
             match self.read(line, &request).await {
                 Ok(Read::Done(results, position)) => {
-                    return Ok(crate::pipeline::Written {
+                    return Ok(Some(Written {
                         results,
                         position,
+                        wrote: false,
                         repeated: false,
-                    });
+                    }));
                 }
                 Ok(Read::Writes) => line.note_write(&request.statements),
                 // Perhaps the retry of a write that committed, such as `CREATE TABLE`: its writer knows.
@@ -318,7 +322,12 @@ impl Primary {
                 Err(failure) => return Err(failure),
             }
         }
-        line.write(request, seen, term).await
+        let deadline = request.deadline;
+        let written = line.write(request, seen, term).await?;
+        if !written.wrote && self.has_peers() && !self.leads(term, deadline).await {
+            return Ok(None);
+        }
+        Ok(Some(written))
     }
 
     /// Short reads run where they are; one that turns long, or finds no reader free at once, starts over

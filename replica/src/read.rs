@@ -18,8 +18,8 @@ use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::render::{Renderer, ResultSink};
 use tidemark_protocol::{
-    Bookmark, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position, ReadContract,
-    Statement,
+    Bookmark, BookmarkError, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position,
+    ReadContract, Statement,
 };
 use tokio::time::timeout_at;
 
@@ -58,11 +58,19 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
     };
     let wanted = match request.read {
         ReadContract::Bookmark(bookmark) => {
-            let verified = bookmark.verify(catalogue.bookmark_key(), request.database);
-            Some(verified.map_err(|error| {
-                let message = format!("bookmark {bookmark}: {error}");
-                Failure::new(FailureKind::BadBookmark, message)
-            })?)
+            match bookmark.verify(catalogue.bookmark_key(), request.database) {
+                Ok(wanted) => Some(wanted),
+                // Perhaps of a newer database of the same name, which the catalogue here lacks.
+                Err(BookmarkError::ForeignDatabase { .. })
+                    if request.on_miss == OnMiss::Forward =>
+                {
+                    return Ok(forward(core, "foreign_bookmark"));
+                }
+                Err(error) => {
+                    let message = format!("bookmark {bookmark}: {error}");
+                    return Err(Failure::new(FailureKind::BadBookmark, message));
+                }
+            }
         }
         ReadContract::FirstUnconstrained | ReadContract::Primary | ReadContract::FirstPrimary => {
             None

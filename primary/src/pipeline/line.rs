@@ -31,6 +31,8 @@ pub(crate) struct Written {
     pub(crate) results: Bytes,
     /// The state it led to, or, if it wrote nothing, the state it saw.
     pub(crate) position: Position,
+    /// Whether it made a transaction.
+    pub(crate) wrote: bool,
     /// Whether an earlier try of the same request did it.
     pub(crate) repeated: bool,
 }

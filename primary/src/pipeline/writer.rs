@@ -194,6 +194,7 @@ impl Writer {
             let written = Written {
                 results: outcome.answer.clone().unwrap_or(NOT_KEPT),
                 position: outcome.position,
+                wrote: true,
                 repeated: true,
             };
             drop(waiter.send(Ok(written)));
@@ -277,6 +278,7 @@ impl Writer {
             answer: Ok(Written {
                 results,
                 position: up_to,
+                wrote: proposed,
                 repeated: false,
             }),
             waiters: vec![waiter],

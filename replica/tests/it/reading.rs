@@ -174,13 +174,15 @@ async fn forged_and_foreign_bookmarks_are_refused_by_name() {
     let forged = Bookmark::issue(&BookmarkKey::new([8; 16]), DB, position);
     let foreign = Bookmark::issue(&KEY, DatabaseId::CATALOGUE, position);
     for bookmark in [forged, foreign] {
-        let failure = world
-            .execute(at_least("SELECT 1", bookmark))
-            .await
-            .unwrap_err();
+        let mut request = at_least("SELECT 1", bookmark);
+        request.on_miss = OnMiss::Error;
+        let failure = world.execute(request).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::BadBookmark);
         assert!(failure.message.contains(&bookmark.to_string()), "{failure}");
     }
+    // Perhaps of a newer database of the same name: the primary decides.
+    let forwarded = world.execute(at_least("SELECT 1", foreign)).await;
+    assert_eq!(forwarded, Ok(Executed::Forward));
 }
 
 #[tokio::test(flavor = "multi_thread")]
