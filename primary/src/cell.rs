@@ -336,6 +336,12 @@ impl Primary {
             self.drop_database(*database).await;
             dropped.pop();
         }
+        // Replicas ask for a new database before anybody writes to it.
+        for entry in new.entries() {
+            if let Err(error) = self.databases.open(entry.uuid).await {
+                tracing::error!(%error, "a listed database does not open");
+            }
+        }
         Ok(())
     }
 
