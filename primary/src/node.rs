@@ -373,7 +373,11 @@ impl Primary {
             let read = source.read(&request.statements, &control, &mut sink);
             read.map(|position| Read::Done(sink.finish(), position))
         };
-        read_outcome(self.on_sql_thread(read).await?, limit)
+        // A read may be given up at any time: it is never of unknown outcome.
+        match tokio::time::timeout_at(deadline.into(), self.on_sql_thread(read)).await {
+            Ok(read) => read_outcome(read?, limit),
+            Err(_) => Err(self::deadline(limit)),
+        }
     }
 
     fn read_now(
