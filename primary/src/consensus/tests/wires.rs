@@ -1,0 +1,136 @@
+//! Voters in one process, on wires that can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tidemark_protocol::{NodeId, Term};
+
+use super::harness::*;
+use crate::consensus::*;
+
+/// Voters in one process, and wires between them that can be cut.
+#[derive(Clone, Default)]
+pub(super) struct Wires(pub(super) Arc<Wired>);
+
+#[derive(Default)]
+pub(super) struct Wired {
+    pub(super) voters: Mutex<BTreeMap<NodeId, Consensus>>,
+    pub(super) cut_off: Mutex<BTreeSet<NodeId>>,
+}
+
+/// One voter's end of the wires.
+pub(super) struct End {
+    pub(super) node: NodeId,
+    pub(super) wires: Wires,
+}
+
+impl Wires {
+    pub(super) fn reach(&self, from: NodeId, to: NodeId) -> Option<Consensus> {
+        let cut_off = self.0.cut_off.lock().unwrap();
+        if cut_off.contains(&from) || cut_off.contains(&to) {
+            return None;
+        }
+        self.0.voters.lock().unwrap().get(&to).cloned()
+    }
+
+    pub(super) fn voter(&self, node: NodeId) -> Consensus {
+        self.0.voters.lock().unwrap()[&node].clone()
+    }
+
+    pub(super) fn cut_off(&self, node: NodeId) {
+        self.0.cut_off.lock().unwrap().insert(node);
+    }
+
+    pub(super) fn heal(&self) {
+        self.0.cut_off.lock().unwrap().clear();
+    }
+
+    /// Waits until one that is not cut off leads.
+    pub(super) async fn leader(&self) -> (NodeId, Consensus, Term) {
+        let found = wait_until(|| {
+            // In the order of `reach`.
+            let cut_off = self.0.cut_off.lock().unwrap();
+            let voters = self.0.voters.lock().unwrap();
+            let reachable = voters.iter().filter(|(node, _)| !cut_off.contains(*node));
+            let leads = reachable.filter(|(_, voter)| voter.leadership().borrow().leading);
+            leads
+                .map(|(node, voter)| (*node, voter.clone(), voter.leadership().borrow().term))
+                .max_by_key(|(_, _, term)| *term)
+        });
+        found.await
+    }
+}
+
+impl Transport for End {
+    fn call(
+        &self,
+        node: NodeId,
+        address: &str,
+        request: Bytes,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let (from, wires, address) = (self.node, self.wires.clone(), address.to_owned());
+        Box::pin(async move {
+            let lost = || TransportError {
+                node,
+                address: address.clone(),
+                reason: "cut".to_owned(),
+            };
+            let voter = wires.reach(from, node).ok_or_else(lost)?;
+            let answer = voter.answer(&request).await.map_err(|_stopped| lost())?;
+            wires.reach(node, from).ok_or_else(lost)?;
+            Ok(answer)
+        })
+    }
+}
+
+pub(super) async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recorder>) {
+    let nodes = [1, 2, 3].map(NodeId);
+    let wires = Wires::default();
+    let mut recorders = BTreeMap::new();
+    for node in nodes {
+        let mut config = config(&root.join(node.to_string()));
+        config.node = node;
+        config.voters = nodes
+            .map(|node| (node, format!("http://voter-{node}")))
+            .to_vec();
+        config.heartbeat = Duration::from_millis(40);
+        config.election_min = Duration::from_millis(200);
+        config.election_max = Duration::from_millis(400);
+        config.log_entries_kept = 5;
+        let recorder = Recorder::default();
+        let end = Arc::new(End {
+            node,
+            wires: wires.clone(),
+        });
+        let voter = Consensus::start(config, end, recorder.clone())
+            .await
+            .unwrap();
+        wires.0.voters.lock().unwrap().insert(node, voter);
+        recorders.insert(node, recorder);
+    }
+    (wires, recorders)
+}
+
+pub(super) async fn stop(wires: &Wires) {
+    let voters = std::mem::take(&mut *wires.0.voters.lock().unwrap());
+    for voter in voters.into_values() {
+        voter.stop().await;
+    }
+}
+
+/// Proposes to whoever leads until it is committed. Never after an unknown outcome.
+pub(super) async fn commit(wires: &Wires, seq: u64) -> LogIndex {
+    loop {
+        let (_, leader, term) = wires.leader().await;
+        match propose(&leader, term, command(seq)).await {
+            Proposed::Committed { index } => return index,
+            Proposed::Refused(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Proposed::Unknown => panic!("the leader was lost"),
+        }
+    }
+}
