@@ -26,6 +26,7 @@ const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// D1's words for a text of blank space and comments.
 const NO_STATEMENT: &str = "No SQL statements detected.";
+const WRONG_COUNT: &str = "Wrong number of parameter bindings for SQL query.";
 
 /// What puts back every switch that a PRAGMA of a client can turn.
 const SWITCHES_BACK: [&CStr; 7] = [
@@ -262,6 +263,7 @@ impl Sql {
         run: &mut Run<'_>,
         sink: &mut S,
     ) -> Result<(), RunError> {
+        sink.begin_text();
         if let Some(mut prepared) = self.cached.take(&text.sql) {
             let result = self.run_one(&mut prepared, &text.params, run, sink);
             self.cached.put(&text.sql, prepared);
@@ -270,7 +272,11 @@ impl Sql {
         let before = run.statement;
         let first = skip_blank(&text.sql);
         if first.is_empty() {
-            return Err(RunError::Sql(own_words(NO_STATEMENT, run.statement)));
+            // Only the request as a whole must have a statement; values need one to go to.
+            return match text.params.is_empty() {
+                true => Ok(()),
+                false => Err(RunError::Sql(own_words(WRONG_COUNT, run.statement))),
+            };
         }
         let Ok(terminated) = CString::new(first) else {
             let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
@@ -349,8 +355,7 @@ impl Sql {
             return Err(RunError::NotReadOnly { statement });
         }
         if prepared.parameter_count() != params.len() {
-            let message = "Wrong number of parameter bindings for SQL query.";
-            return Err(RunError::Sql(own_words(message, statement)));
+            return Err(RunError::Sql(own_words(WRONG_COUNT, statement)));
         }
         let pages_before = run.pages();
         let schema_before = match is_read_only || !prepared.marks().schema {

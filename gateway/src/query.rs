@@ -68,7 +68,7 @@ async fn run<N: Node>(
                     read: ask.read,
                     deadline: ask.remaining()?,
                     on_miss: ask.on_miss,
-                    shape,
+                    shape: shape.into(),
                     form: ask.form,
                 };
                 settled(execute.deadline, gateway.node.execute(execute)).await?

@@ -297,7 +297,7 @@ impl Primary {
             read: ReadContract::Primary,
             deadline: CATALOGUE_DEADLINE,
             on_miss: OnMiss::Error,
-            shape: RowShape::Objects,
+            shape: RowShape::Objects.into(),
             form: ValueForm::D1,
         };
         line.write(request, Seq::ZERO, term).await

@@ -11,7 +11,7 @@ use crate::contract::{OnMiss, ReadContract};
 use crate::error::Failure;
 use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
 use crate::position::Position;
-use crate::render::{RowShape, ValueForm};
+use crate::render::{AnswerShape, ValueForm};
 use crate::value::Statement;
 
 /// Run these statements, as one transaction.
@@ -29,8 +29,8 @@ pub struct Execute {
     pub deadline: Duration,
     /// What else, if not.
     pub on_miss: OnMiss,
-    /// Shape of the rows in the answer.
-    pub shape: RowShape,
+    /// Shape of the answer.
+    pub shape: AnswerShape,
     /// Form of the values in the answer.
     pub form: ValueForm,
 }

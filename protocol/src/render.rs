@@ -1,7 +1,7 @@
 //! From SQLite's rows to D1's JSON bytes, with no tree in between.
 //!
 //! The engine runs statements and tells a [`ResultSink`] what it sees; [`Renderer`] is the sink that
-//! writes the `result` array of D1's answers. One element per statement:
+//! writes the `result` array of D1's answers. One element per statement, or per text of statements:
 //! `{"results":…,"success":true,"meta":{…}}`.
 //!
 //! This is the hot path of every read: cells are written straight into one growing buffer and nothing
@@ -20,9 +20,12 @@ use bytes::Bytes;
 
 use crate::value::ValueRef;
 
-/// Receives what statements yield, in order: for each statement `begin_statement`, perhaps `columns`
-/// and rows, `end_statement`.
+/// Receives what statements yield, in order: for each text `begin_text`, and for each statement in it
+/// `begin_statement`, perhaps `columns` and rows, `end_statement`.
 pub trait ResultSink {
+    /// A text of the request starts. It may hold several statements, or none.
+    fn begin_text(&mut self) {}
+
     /// A statement starts.
     fn begin_statement(&mut self);
 
@@ -86,6 +89,22 @@ pub struct StatementStatistics {
     pub rows_written: u64,
 }
 
+impl StatementStatistics {
+    /// Of both statements, the later one `next`.
+    #[must_use]
+    fn then(&self, next: &Self) -> Self {
+        Self {
+            duration: self.duration.saturating_add(next.duration),
+            changes: self.changes.saturating_add(next.changes),
+            last_row_id: next.last_row_id,
+            changed_db: self.changed_db || next.changed_db,
+            size_after: next.size_after,
+            rows_read: self.rows_read.saturating_add(next.rows_read),
+            rows_written: self.rows_written.saturating_add(next.rows_written),
+        }
+    }
+}
+
 /// Shape of `results`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RowShape {
@@ -94,6 +113,35 @@ pub enum RowShape {
     Objects,
     /// `{"columns":[…],"rows":[[…]]}` (`/raw`).
     Arrays,
+}
+
+/// What one element of an answer stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Elements {
+    /// A statement (the REST API).
+    #[default]
+    Statements,
+    /// A text (a Worker's binding): the rows of its last statement, and in `meta` what all of them cost
+    /// and changed. Nothing for a text without statements.
+    Texts,
+}
+
+/// Shape of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AnswerShape {
+    /// Of the rows.
+    pub rows: RowShape,
+    /// Of the array around them.
+    pub elements: Elements,
+}
+
+impl From<RowShape> for AnswerShape {
+    fn from(rows: RowShape) -> Self {
+        Self {
+            rows,
+            elements: Elements::default(),
+        }
+    }
 }
 
 /// How values are written.
@@ -139,16 +187,27 @@ const SERVED_BY: &str = "tidemark";
 /// Room for the answer of a point read.
 const CAPACITY_INITIAL: usize = 1024;
 
+/// One text of a request, while its statements run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Text {
+    /// Offset of its element; that of the closing bracket while there is none.
+    start: usize,
+    sum: Option<StatementStatistics>,
+}
+
 /// Writes D1's `result` array.
 #[derive(Debug)]
 pub struct Renderer {
     shape: RowShape,
+    elements: Elements,
     form: ValueForm,
     bounds: AnswerBounds,
     /// From the end of `results` to the first figure of `meta`: the same for every statement.
     meta_head: Vec<u8>,
     /// A complete array between statements.
     out: Vec<u8>,
+    /// Where the element of the text in hand begins, and what its statements came to so far.
+    text: Text,
     /// Rows of all statements.
     rows: u64,
     rows_of_statement: u64,
@@ -167,11 +226,12 @@ pub struct Renderer {
 impl Renderer {
     /// A renderer for one request.
     pub fn new(
-        shape: RowShape,
+        shape: impl Into<AnswerShape>,
         form: ValueForm,
         bounds: AnswerBounds,
         served_by: &ServedBy,
     ) -> Self {
+        let AnswerShape { rows, elements } = shape.into();
         let mut meta_head = Vec::with_capacity(160);
         meta_head.extend_from_slice(br#","success":true,"meta":{"served_by":"#);
         json::string(&mut meta_head, SERVED_BY);
@@ -183,11 +243,13 @@ impl Renderer {
         let mut out = Vec::with_capacity(CAPACITY_INITIAL);
         out.extend_from_slice(b"[]");
         Self {
-            shape,
+            shape: rows,
+            elements,
             form,
             bounds,
             meta_head,
             out,
+            text: Text::default(),
             rows: 0,
             rows_of_statement: 0,
             has_columns: false,
@@ -234,7 +296,18 @@ impl Renderer {
 }
 
 impl ResultSink for Renderer {
+    fn begin_text(&mut self) {
+        self.text = Text {
+            start: self.out.len() - 1,
+            sum: None,
+        };
+    }
+
     fn begin_statement(&mut self) {
+        if self.elements == Elements::Texts && self.text.sum.is_some() {
+            self.out.truncate(self.text.start);
+            self.out.push(b']');
+        }
         // The closing bracket of the array makes room.
         let end = self.out.pop();
         debug_assert_eq!(
@@ -349,6 +422,13 @@ impl ResultSink for Renderer {
                 (RowShape::Arrays, true) => b"]}",
                 (RowShape::Arrays, false) => br#"{"columns":[],"rows":[]}"#,
             });
+        let mut statistics = *statistics;
+        if self.elements == Elements::Texts {
+            if let Some(before) = self.text.sum {
+                statistics = before.then(&statistics);
+            }
+            self.text.sum = Some(statistics);
+        }
         let StatementStatistics {
             duration,
             changes,
@@ -357,7 +437,7 @@ impl ResultSink for Renderer {
             size_after,
             rows_read,
             rows_written,
-        } = *statistics;
+        } = statistics;
         self.out.extend_from_slice(&self.meta_head);
         json::milliseconds(&mut self.out, duration);
         self.out.extend_from_slice(br#"},"duration":"#);
@@ -381,6 +461,7 @@ impl ResultSink for Renderer {
     fn reset(&mut self) {
         self.out.clear();
         self.out.extend_from_slice(b"[]");
+        self.text = Text::default();
         self.rows = 0;
         self.overflowed = false;
     }

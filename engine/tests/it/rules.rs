@@ -469,17 +469,22 @@ fn names_and_statements_without_rows_stop_the_request_too() {
 }
 
 #[test]
-fn a_text_without_a_statement_is_refused_among_others_too() {
+fn a_text_without_a_statement_is_skipped_among_others_unless_it_has_values() {
     let node = Node::new();
     for blank in ["-- x", " ; ", "/* open", "\u{feff}"] {
-        for params in [vec![], vec![Value::Integer(1)]] {
-            let result = node.try_read(&[statement("SELECT 1"), with(blank, params)]);
-            let Err(ReadError::Sql(error)) = result else {
-                panic!("{blank:?}: {result:?}")
-            };
-            assert_eq!(error.message, "No SQL statements detected.");
-            assert_eq!(error.statement, 1);
-        }
+        let texts = [statement(blank), statement("SELECT 1"), statement(blank)];
+        node.try_read(&texts).expect("one statement is enough");
+        let result = node.try_read(&[statement("SELECT 1"), with(blank, vec![Value::Integer(1)])]);
+        let Err(ReadError::Sql(error)) = result else {
+            panic!("{blank:?}: {result:?}")
+        };
+        let wrong = "Wrong number of parameter bindings for SQL query.";
+        assert_eq!((error.message.as_str(), error.statement), (wrong, 1));
+        let nothing = node.try_read(&[statement(blank), statement(blank)]);
+        let Err(ReadError::Sql(error)) = nothing else {
+            panic!("{blank:?}: {nothing:?}")
+        };
+        assert_eq!(error.message, "No SQL statements detected.");
     }
 }
 

@@ -38,7 +38,7 @@ async fn plain_query_reaches_the_node_with_the_defaults() {
     assert_eq!(execute.request, None);
     assert_eq!(execute.read, ReadContract::Primary);
     assert_eq!(execute.on_miss, OnMiss::Forward);
-    assert_eq!(execute.shape, RowShape::Objects);
+    assert_eq!(execute.shape.rows, RowShape::Objects);
     assert_eq!(execute.form, ValueForm::D1);
     let wanted = Duration::from_secs(9)..=Duration::from_secs(10);
     assert!(wanted.contains(&execute.deadline), "{:?}", execute.deadline);
@@ -67,7 +67,7 @@ async fn every_header_reaches_the_node() {
     assert_eq!(execute.read, ReadContract::Bookmark(bookmark()));
     assert_eq!(execute.on_miss, OnMiss::Stale);
     assert_eq!(execute.request, Some(request.parse().unwrap()));
-    assert_eq!(execute.shape, RowShape::Arrays);
+    assert_eq!(execute.shape.rows, RowShape::Arrays);
     assert_eq!(execute.form, ValueForm::Exact);
     assert!(
         execute.deadline <= Duration::from_millis(250),

@@ -108,7 +108,7 @@ pub(crate) fn request(database: DatabaseId, sql: &str, params: &[Value]) -> Exec
         read: ReadContract::Primary,
         deadline: Duration::from_secs(10),
         on_miss: OnMiss::Error,
-        shape: RowShape::Arrays,
+        shape: RowShape::Arrays.into(),
         form: ValueForm::Exact,
     }
 }

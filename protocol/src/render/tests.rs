@@ -76,6 +76,40 @@ fn value(form: ValueForm, value: ValueRef<'_>) -> String {
         .to_owned()
 }
 
+/// A Worker's binding takes the elements of an answer for those of its batch, in order.
+#[test]
+fn text_of_several_statements_is_one_element_with_the_last_rows_and_the_sums() {
+    let served_by = ServedBy {
+        region: "WEUR".to_owned(),
+        primary: true,
+    };
+    let shape = AnswerShape {
+        rows: RowShape::Arrays,
+        elements: Elements::Texts,
+    };
+    let mut sink = Renderer::new(shape, ValueForm::D1, AnswerBounds::default(), &served_by);
+    for texts in [&[3, 0, 1][..], &[1, 2]] {
+        sink.reset();
+        for statements in texts {
+            sink.begin_text();
+            for n in 1..=*statements {
+                run(&mut sink, &["n"], &[&[ValueRef::Integer(n)]]).unwrap();
+                assert!(serde_json::from_slice::<Json>(sink.recorded()).is_ok());
+            }
+        }
+        let answer: Json = serde_json::from_slice(sink.recorded()).unwrap();
+        let elements = answer.as_array().unwrap();
+        let wanted: Vec<_> = texts.iter().filter(|n| **n > 0).collect();
+        assert_eq!(elements.len(), wanted.len());
+        for (element, n) in elements.iter().zip(wanted) {
+            assert_eq!(element["results"]["rows"], json!([[n]]));
+            assert_eq!(element["meta"]["changes"], json!(2 * n));
+            assert_eq!(element["meta"]["rows_read"], json!(24 * n));
+            assert_eq!(element["meta"]["last_row_id"], json!(41));
+        }
+    }
+}
+
 #[test]
 fn statements_follow_each_other_in_one_array() {
     let mut sink = renderer(RowShape::Objects, ValueForm::D1);

@@ -212,7 +212,7 @@ pub fn request(sql: &str, read: ReadContract) -> Execute {
         read,
         deadline: Duration::from_secs(10),
         on_miss: OnMiss::Forward,
-        shape: RowShape::Arrays,
+        shape: RowShape::Arrays.into(),
         form: ValueForm::Exact,
     }
 }
