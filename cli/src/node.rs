@@ -15,9 +15,9 @@ use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
-use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
+use tidemark_protocol::{Incarnation, Node};
 use tidemark_replica::{Replica, ReplicaConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,8 @@ async fn run_primary(
         ..PrimaryConfig::new(
             home.directory().to_owned(),
             node,
+            // Note: until it is kept in the node's directory.
+            Incarnation(u128::from(node.0)),
             config.region.clone(),
             advertise,
         )

@@ -17,15 +17,15 @@ use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Node, OnMiss,
-    ReadContract, RequestId, Seq, Statement, Term, Value,
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Incarnation, Node,
+    NodeId, OnMiss, ReadContract, RequestId, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PrimaryConfig;
-use crate::consensus::{Consensus, ConsensusConfig, ConsensusError};
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Member};
 use crate::databases::{Databases, DatabasesError};
 use crate::machine::CellMachine;
 use crate::metrics::{ConsensusCollector, Metrics};
@@ -152,7 +152,11 @@ impl Primary {
         .map_err(PrimaryError::Chain)?;
         let transport =
             HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
-        let consensus = Consensus::start(group(&config), Arc::new(transport), machine).await?;
+        let group = ConsensusConfig::new(config.directory.clone(), config.node, config.incarnation);
+        let consensus = Consensus::start(group, Arc::new(transport), machine).await?;
+        if !consensus.is_initialized().await? {
+            consensus.initialize(first_members(&config)).await?;
+        }
         registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));
         context
             .consensus
@@ -473,21 +477,27 @@ impl Primary {
     }
 }
 
-/// How the cell is begun, or found again.
-fn group(config: &PrimaryConfig) -> ConsensusConfig {
-    let group = ConsensusConfig::new(
-        config.directory.clone(),
-        config.node,
-        config.advertise.clone(),
-    );
+/// Whom a new cell begins with.
+fn first_members(config: &PrimaryConfig) -> Vec<(NodeId, Member)> {
+    let member = |node: NodeId, url: &str| {
+        // Others are taken at their word that no disk has been lost before the cell has begun.
+        let incarnation = if node == config.node {
+            config.incarnation
+        } else {
+            Incarnation(u128::from(node.0))
+        };
+        let address = url.to_owned();
+        (
+            node,
+            Member {
+                address,
+                incarnation,
+            },
+        )
+    };
     if config.voters.is_empty() {
-        return group;
+        return vec![member(config.node, &config.advertise)];
     }
     let voters = config.voters.iter();
-    ConsensusConfig {
-        voters: voters
-            .map(|voter| (voter.node, voter.url.clone()))
-            .collect(),
-        ..group
-    }
+    voters.map(|voter| member(voter.node, &voter.url)).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidemark_engine::Options;
 use tidemark_protocol::render::AnswerBounds;
-use tidemark_protocol::{NodeId, Region};
+use tidemark_protocol::{Incarnation, NodeId, Region};
 
 /// Bytes of recent transactions kept in memory for replicas that are a little behind.
 pub const RECENT_BYTES_MAX: usize = 64 << 20;
@@ -34,6 +34,8 @@ pub struct PrimaryConfig {
     pub directory: PathBuf,
     /// This node.
     pub node: NodeId,
+    /// Which life of its disk this is: drawn when `directory` was made, and kept there.
+    pub incarnation: Incarnation,
     /// Region of the cell.
     pub region: Region,
     /// Base URL under which other nodes reach this one.
@@ -61,10 +63,17 @@ pub struct PrimaryConfig {
 
 impl PrimaryConfig {
     /// Defaults for a node in `directory`.
-    pub fn new(directory: PathBuf, node: NodeId, region: Region, advertise: String) -> Self {
+    pub fn new(
+        directory: PathBuf,
+        node: NodeId,
+        incarnation: Incarnation,
+        region: Region,
+        advertise: String,
+    ) -> Self {
         Self {
             directory,
             node,
+            incarnation,
             region,
             advertise,
             voters: Vec::new(),

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::cell::Primary;
 use crate::consensus::AnswerError;
 use crate::ship::session;
-use crate::transport::{MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
+use crate::transport::{INCARNATION, MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
 
 /// Where replicas connect.
 pub const STREAM_PATH: &str = "/tidemark/v1/stream";
@@ -92,11 +92,8 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
         )
             .into_response();
     }
-    let this = primary.config.node.to_string();
-    // An address may have gone to another voter meanwhile, and a vote must not count twice.
-    if head.headers.get(VOTER).is_none_or(|meant| meant != &this) {
-        let text = format!("this is voter {this}");
-        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    if let Err(misdirected) = meant_for(&primary, &head.headers) {
+        return misdirected.into_response();
     }
     let message = match timeout(MESSAGE_WAIT, to_bytes(body, MESSAGE_BYTES_MAX)).await {
         Ok(Ok(message)) => message,
@@ -115,6 +112,18 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
             (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
         }
     }
+}
+
+/// An address may have gone to another voter meanwhile, and a disk may have been lost: what a voter has
+/// promised must not be taken from a node that does not remember it, and a vote must not count twice.
+fn meant_for(primary: &Primary, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+    let (node, incarnation) = (primary.config.node, primary.consensus.incarnation());
+    let names = |header, this: &str| headers.get(header).is_some_and(|meant| meant == this);
+    if names(VOTER, &node.to_string()) && names(INCARNATION, &incarnation.to_string()) {
+        return Ok(());
+    }
+    let text = format!("this is voter {node}, incarnation {incarnation}");
+    Err((StatusCode::MISDIRECTED_REQUEST, text))
 }
 
 /// An empty secret asks for none: for nodes that only listen on loopback.

@@ -1,7 +1,7 @@
 //! How voters reach each other: their messages as HTTP requests on kept connections.
 //!
 //! `POST /tidemark/v1/raft` takes one message and answers one. The request names the voter it is meant for
-//! and carries the cluster secret. Connections are kept and made anew by the HTTP client; a voter that
+//! and which incarnation of it, and carries the cluster secret. Connections are kept and made anew by the HTTP client; a voter that
 //! cannot be reached is logged when that begins and when it ends, not at every try.
 //!
 //! One append is on its way per follower: the next is sent when that is answered. Meanwhile committed
@@ -19,12 +19,14 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tidemark_protocol::NodeId;
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 
-use crate::consensus::{Transport, TransportError};
+use crate::consensus::{Member, Transport, TransportError};
 
 /// Where voters talk to each other.
 pub const RAFT_PATH: &str = "/tidemark/v1/raft";
 /// Header that names the voter a message is meant for.
 pub(crate) const VOTER: &str = "tidemark-voter";
+/// Header that names its incarnation, as the sender's membership has it.
+pub(crate) const INCARNATION: &str = "tidemark-incarnation";
 /// Largest message: the largest transaction, or several small ones, and what is around them.
 pub(crate) const MESSAGE_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + (8 << 20);
 /// Largest answer. All are a few dozen bytes.
@@ -79,14 +81,16 @@ impl Transport for HttpTransport {
     fn call(
         &self,
         node: NodeId,
-        address: &str,
+        member: &Member,
         request: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let url = format!("{}{RAFT_PATH}", address.trim_end_matches('/'));
+        let url = format!("{}{RAFT_PATH}", member.address.trim_end_matches('/'));
         let mut headers = HeaderMap::new();
         let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
         headers.insert(VOTER, meant);
+        let incarnation = HeaderValue::try_from(member.incarnation.to_string());
+        headers.insert(INCARNATION, incarnation.expect("hexadecimal digits"));
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
@@ -97,7 +101,7 @@ impl Transport for HttpTransport {
             .timeout(within)
             .body(request);
         let lost = Arc::clone(&self.lost);
-        let address = address.to_owned();
+        let address = member.address.clone();
         Box::pin(async move {
             let answer = exchange(request).await;
             let answer = answer.map_err(|reason| TransportError {

@@ -114,6 +114,69 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// One life of a node's disk: drawn at random when its data directory is made, and kept there.
+///
+/// A node that lost its disk comes back as another incarnation. What its id has promised (votes, entries it
+/// has acknowledged) was lost with the disk, so it must never act under that id again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Incarnation(pub u128);
+
+impl Incarnation {
+    /// The sixteen bytes, as written in records.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    /// Reads back [`Incarnation::to_bytes`].
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The text is not an incarnation.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{text}' is not an incarnation: want 32 lowercase hex digits")]
+pub struct IncarnationError {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for Incarnation {
+    type Err = IncarnationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shaped = text.len() == 32
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let number = shaped.then(|| u128::from_str_radix(text, 16).ok());
+        number.flatten().map(Self).ok_or_else(|| IncarnationError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl TryFrom<String> for Incarnation {
+    type Error = IncarnationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Incarnation> for String {
+    fn from(incarnation: Incarnation) -> Self {
+        incarnation.to_string()
+    }
+}
+
 /// One leadership of the cell. Everything that leaves a primary carries it, and a receiver that has
 /// seen a newer one refuses an older: the fencing token.
 #[derive(
@@ -194,5 +257,30 @@ impl fmt::Display for Region {
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incarnation_has_one_text_form() {
+        let incarnation = Incarnation(0xab);
+        let text = "000000000000000000000000000000ab";
+        assert_eq!(incarnation.to_string(), text);
+        assert_eq!(text.parse(), Ok(incarnation));
+        assert_eq!(Incarnation::from_bytes(incarnation.to_bytes()), incarnation);
+        let upper = text.to_uppercase();
+        let longer = format!("0{text}");
+        for wrong in [
+            "",
+            "ab",
+            "+00000000000000000000000000000ab",
+            &upper,
+            &longer,
+        ] {
+            assert!(wrong.parse::<Incarnation>().is_err(), "{wrong}");
+        }
     }
 }

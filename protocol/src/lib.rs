@@ -23,7 +23,7 @@ pub use bookmark::{Bookmark, BookmarkError, BookmarkKey};
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueReader};
 pub use contract::{OnMiss, ReadContract};
 pub use error::{Failure, FailureKind};
-pub use id::{DatabaseId, NodeId, Region, RequestId, Term};
+pub use id::{DatabaseId, Incarnation, IncarnationError, NodeId, Region, RequestId, Term};
 pub use node::{Execute, Executed, Node};
 pub use position::{Epoch, PAGE_SIZE, PageNo, Position, Seq, StateChecksum};
 pub use transaction::{Transaction, TransactionBuilder, TransactionHeader};

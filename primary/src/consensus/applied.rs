@@ -120,9 +120,10 @@ impl Applied {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use openraft::impls::BasicNode;
+    use tidemark_protocol::Incarnation;
 
     use super::*;
+    use crate::consensus::Member;
     use crate::consensus::cell::{CommittedLeaderId, Membership};
 
     fn sample() -> Applied {
@@ -131,8 +132,9 @@ mod tests {
             vec![BTreeSet::from([1])],
             BTreeMap::from([(
                 1,
-                BasicNode {
-                    addr: "https://one:7443".into(),
+                Member {
+                    address: "https://one:7443".to_owned(),
+                    incarnation: Incarnation(0x1e),
                 },
             )]),
         );

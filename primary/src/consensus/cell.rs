@@ -2,12 +2,12 @@
 //!
 //! Standard leader ids (one leader per term), so that the term alone is the fencing token.
 
-use openraft::impls::{BasicNode, BoxedErrorSource, Entry, EntryPayload, InlineBatch, Vote};
+use openraft::impls::{BoxedErrorSource, Entry, EntryPayload, InlineBatch, Vote};
 use openraft::vote::leader_id_std;
 use openraft::{RaftTypeConfig, alias};
 
-use super::Command;
 use super::completion::Completion;
+use super::{Command, Member};
 
 /// The cell's type configuration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -18,11 +18,11 @@ impl RaftTypeConfig for Cell {
     type D = Command;
     type R = ();
     type NodeId = u64;
-    type Node = BasicNode;
+    type Node = Member;
     type Term = u64;
     type LeaderId = leader_id_std::LeaderId<u64, u64>;
     type Vote = Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Command, u64, BasicNode>;
+    type Payload = EntryPayload<Command, u64, Member>;
     type Entry = Entry<CommittedLeaderId, Self::Payload>;
     type AsyncRuntime = openraft::TokioRuntime;
     type Responder<T>
@@ -41,7 +41,7 @@ pub(super) type LogId = alias::LogIdOf<Cell>;
 pub(super) type CellVote = alias::VoteOf<Cell>;
 pub(super) type CellEntry = alias::EntryOf<Cell>;
 pub(super) type CellPayload = alias::PayloadOf<Cell>;
-pub(super) type Membership = openraft::Membership<u64, BasicNode>;
+pub(super) type Membership = openraft::Membership<u64, Member>;
 pub(super) type StoredMembership = alias::StoredMembershipOf<Cell>;
 pub(super) type SnapshotMeta = alias::SnapshotMetaOf<Cell>;
 pub(super) type CellSnapshot = alias::SnapshotOf<Cell, bytes::Bytes>;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidemark_protocol::NodeId;
+use tidemark_protocol::{Incarnation, NodeId};
 
 use super::error::ConsensusError;
 use super::log_store::SEGMENT_BYTES_MIN;
@@ -31,9 +31,8 @@ pub(crate) struct ConsensusConfig {
     pub(crate) node: NodeId,
     /// The node's directory. The log goes to `log/` in it, and `applied` says what is durable without it.
     pub(crate) directory: PathBuf,
-    /// First voters of the cell with their addresses, this node among them. Used when the log is empty;
-    /// later the log says who votes. None at all: wait to be added.
-    pub(crate) voters: Vec<(NodeId, String)>,
+    /// Which life of its disk this is. The log's membership must know this node by it, or not at all.
+    pub(crate) incarnation: Incarnation,
     /// Payloads of closed segments kept in memory, in bytes. Default 64 MiB.
     pub(crate) log_cache_bytes: u64,
     /// Payloads of closed segments kept in memory, in number. Default 16,384.
@@ -57,12 +56,12 @@ pub(crate) struct ConsensusConfig {
 }
 
 impl ConsensusConfig {
-    /// Defaults for `node` in `directory`, the only voter of its cell, reached at `address`.
-    pub(crate) fn new(directory: PathBuf, node: NodeId, address: String) -> Self {
+    /// Defaults for `node` in `directory`.
+    pub(crate) fn new(directory: PathBuf, node: NodeId, incarnation: Incarnation) -> Self {
         Self {
             node,
             directory,
-            voters: vec![(node, address)],
+            incarnation,
             log_cache_bytes: LOG_CACHE_BYTES,
             log_cache_entries: LOG_CACHE_ENTRIES,
             log_segment_bytes: LOG_SEGMENT_BYTES,
@@ -88,9 +87,6 @@ impl ConsensusConfig {
     /// openraft's settings. All problems at once.
     pub(super) fn validate(&self) -> Result<openraft::Config, ConsensusError> {
         let mut problems = Vec::new();
-        if !self.voters.is_empty() && !self.voters.iter().any(|(id, _)| *id == self.node) {
-            problems.push(format!("node {} is not among the first voters", self.node));
-        }
         if self.log_segment_bytes < SEGMENT_BYTES_MIN {
             let got = self.log_segment_bytes;
             problems.push(format!(

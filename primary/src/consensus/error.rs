@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidemark_protocol::NodeId;
+use tidemark_protocol::{Incarnation, NodeId};
 
 use super::{Leader, LogIndex};
 
@@ -35,6 +35,16 @@ pub(crate) enum ConsensusError {
         got: NodeId,
         /// This node.
         expected: NodeId,
+    },
+    /// The log knows this node under another incarnation: its files were copied, or partly lost.
+    #[error("the cell knows node {node} as incarnation {expected}, this is {got}")]
+    OtherIncarnation {
+        /// This node.
+        node: NodeId,
+        /// Its incarnation.
+        got: Incarnation,
+        /// What the membership says.
+        expected: Incarnation,
     },
     /// The file that says what is durable without the log cannot be read.
     #[error("read {}", path.display())]

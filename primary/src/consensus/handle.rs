@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{Fatal, LinearizableReadError, RaftError};
-use openraft::impls::BasicNode;
+use openraft::errors::{Fatal, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Raft, RaftMetrics, ReadPolicy};
-use tidemark_protocol::Term;
+use tidemark_protocol::{Incarnation, NodeId, Term};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::timeout;
@@ -28,7 +27,7 @@ use super::state_machine::StateMachine;
 use super::wire::{Answer, Request};
 use super::{
     AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
-    LogIndex, Machine, Proposed, Refusal, Transport, WaitError, leadership,
+    LogIndex, Machine, Member, Proposed, Refusal, Transport, WaitError, leadership,
 };
 
 /// What a command costs in flight besides its body, in bytes.
@@ -41,6 +40,8 @@ pub(crate) struct Consensus {
 }
 
 struct Inner {
+    node: NodeId,
+    incarnation: Incarnation,
     raft: Raft<Cell, StateMachine>,
     log: LogStore,
     fence: Fence,
@@ -100,7 +101,8 @@ impl Consensus {
     /// Recovers this node from its log, then takes part in the cell.
     ///
     /// Committed entries that are not durable elsewhere are applied before this returns. A cell of one leads
-    /// after two fsyncs; wait for [`Consensus::leadership`].
+    /// after two fsyncs; wait for [`Consensus::leadership`]. With an empty log it waits for
+    /// [`Consensus::initialize`], or for a leader that takes it in.
     pub(crate) async fn start(
         config: ConsensusConfig,
         transport: Arc<dyn Transport>,
@@ -149,6 +151,8 @@ impl Consensus {
         });
         let consensus = Self {
             inner: Arc::new(Inner {
+                node: config.node,
+                incarnation: config.incarnation,
                 raft,
                 log,
                 fence,
@@ -168,6 +172,40 @@ impl Consensus {
             return Err(error);
         }
         Ok(consensus)
+    }
+
+    /// Begins a new cell with these voters, this node among them. Nothing happens if this node's log has
+    /// begun already.
+    ///
+    /// Only one node of a cell may do this, and every one of `members` must be on an empty log.
+    pub(crate) async fn initialize(
+        &self,
+        members: Vec<(NodeId, Member)>,
+    ) -> Result<(), ConsensusError> {
+        let inner = &*self.inner;
+        let members: BTreeMap<_, _> = members.into_iter().map(|(id, m)| (id.0, m)).collect();
+        let this = members.get(&inner.node.0);
+        if this.is_none_or(|this| this.incarnation != inner.incarnation) {
+            let (node, incarnation) = (inner.node, inner.incarnation);
+            let reason =
+                format!("{node}, incarnation {incarnation}, is not among the first voters");
+            return Err(ConsensusError::Config { reason });
+        }
+        match inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error @ InitializeError::NotInMembers(_))) => {
+                let reason = error.to_string();
+                Err(ConsensusError::Config { reason })
+            }
+            Err(RaftError::Fatal(error)) => Err(fatal(&inner.failure, &error)),
+        }
+    }
+
+    /// Whether this node's log has begun: by [`Consensus::initialize`], or by a leader that took it in.
+    pub(crate) async fn is_initialized(&self) -> Result<bool, ConsensusError> {
+        let inner = &*self.inner;
+        let initialized = inner.raft.is_initialized().await;
+        initialized.map_err(|error| fatal(&inner.failure, &error))
     }
 
     /// Proposes `command`, made in `term`, and returns at once.
@@ -215,6 +253,11 @@ impl Consensus {
         }
         let leader = || inner.leadership.borrow().leader.clone();
         (!inner.fence.holds(term)).then(|| Refusal::NotLeader { leader: leader() })
+    }
+
+    /// Which life of this node's disk this is.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
     }
 
     /// Who leads. Ends with `leading: false` when consensus stops.
@@ -357,31 +400,25 @@ impl Consensus {
 }
 
 impl Inner {
-    /// Brings a new cell into being; hurries a cell of one, which has nobody to wait for.
+    /// Refuses another incarnation's log; hurries a cell of one, which has nobody to wait for.
     async fn stand(&self, config: &ConsensusConfig) -> Result<(), ConsensusError> {
         let failed = |error| fatal(&self.failure, &error);
-        if !self.raft.is_initialized().await.map_err(failed)? {
-            if config.voters.is_empty() {
-                return Ok(());
-            }
-            let node = |(id, address): &(_, String)| {
-                let tidemark_protocol::NodeId(id) = id;
-                (
-                    *id,
-                    BasicNode {
-                        addr: address.clone(),
-                    },
-                )
-            };
-            let voters: BTreeMap<_, _> = config.voters.iter().map(node).collect();
-            return match self.raft.initialize(voters).await {
-                // Refused: another voter has begun the cell in the meantime, and it is the same one.
-                Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
-                Err(RaftError::Fatal(error)) => Err(failed(error)),
-            };
+        let node = config.node.0;
+        let known = move |state: &openraft::RaftState<Cell>| {
+            let membership = state.membership_state.effective().membership();
+            let this = membership.get_node(&node).map(|member| member.incarnation);
+            (this, membership.voter_ids().eq([node]))
+        };
+        let known = self.raft.with_raft_state(known).await;
+        let (this, alone) = known.map_err(failed)?;
+        if let Some(expected) = this.filter(|this| *this != config.incarnation) {
+            return Err(ConsensusError::OtherIncarnation {
+                node: config.node,
+                got: config.incarnation,
+                expected,
+            });
         }
-        let mut voters = self.raft.voter_ids();
-        if (voters.next(), voters.next()) == (Some(config.node.0), None) {
+        if alone {
             self.raft.trigger().elect(false).await.map_err(failed)?;
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! Who leads, as seen from this node.
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::impls::BasicNode;
 use openraft::metrics::RaftServerMetrics;
 use openraft::{ServerState, alias};
 use tidemark_protocol::{NodeId, Term};
 use tokio::sync::watch;
 
+use super::Member;
 use super::cell::Cell;
 
 /// A node that leads, or is believed to.
@@ -19,10 +19,10 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    pub(super) fn new(id: u64, node: Option<&BasicNode>) -> Self {
+    pub(super) fn new(id: u64, node: Option<&Member>) -> Self {
         Self {
             node: NodeId(id),
-            address: node.map_or_else(String::new, |n| n.addr.clone()),
+            address: node.map_or_else(String::new, |n| n.address.clone()),
         }
     }
 }

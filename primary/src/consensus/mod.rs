@@ -44,6 +44,7 @@ mod handle;
 mod leadership;
 mod log_store;
 mod machine;
+mod member;
 mod network;
 mod records;
 mod state_machine;
@@ -59,6 +60,7 @@ pub(crate) use fence::Fence;
 pub(crate) use handle::Consensus;
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
+pub(crate) use member::Member;
 #[cfg(test)]
 pub(crate) use network::NoTransport;
 pub(crate) use network::{Transport, TransportError};

@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BasicNode;
 use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -23,6 +22,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidemark_protocol::NodeId;
 use tokio::time::timeout;
 
+use super::Member;
 use super::cell::{Cell, CellSnapshot, CellVote};
 use super::wire::{Answer, Request};
 
@@ -34,11 +34,11 @@ const BYTES_PER_MS_MIN: usize = 8 << 10;
 
 /// Carries messages to the other voters of the cell.
 pub(crate) trait Transport: Send + Sync + 'static {
-    /// Delivers `request` to the voter `node` at `address`, and brings its answer.
+    /// Delivers `request` to the voter `node`, to this incarnation of it and no other, and brings its answer.
     fn call(
         &self,
         node: NodeId,
-        address: &str,
+        member: &Member,
         request: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
@@ -66,14 +66,14 @@ impl Transport for NoTransport {
     fn call(
         &self,
         node: NodeId,
-        address: &str,
+        member: &Member,
         _request: Bytes,
         _within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let reason = "this node has no transport".to_owned();
         let error = TransportError {
             node,
-            address: address.to_owned(),
+            address: member.address.clone(),
             reason,
         };
         Box::pin(std::future::ready(Err(error)))
@@ -90,7 +90,7 @@ pub(super) struct Network {
 pub(super) struct Peer {
     transport: Arc<dyn Transport>,
     node: NodeId,
-    address: String,
+    member: Member,
 }
 
 impl Network {
@@ -113,7 +113,7 @@ impl Peer {
             }
             Request::Append(_) | Request::Vote(_) | Request::PreVote(_) => option.hard_ttl(),
         };
-        let call = self.transport.call(self.node, &self.address, bytes, within);
+        let call = self.transport.call(self.node, &self.member, bytes, within);
         let answer = timeout(within, call)
             .await
             .map_err(|error| unreachable(&error))?;
@@ -142,22 +142,22 @@ impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             node,
-            address,
+            member,
             transport: _,
         } = self;
-        write!(f, "Peer({node} at {address})")
+        write!(f, "Peer({node} at {})", member.address)
     }
 }
 
 impl RaftNetworkFactory<Cell> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+    async fn new_client(&mut self, target: u64, member: &Member) -> Peer {
         let transport = self.transport.clone();
         Peer {
             transport,
             node: NodeId(target),
-            address: node.addr.clone(),
+            member: member.clone(),
         }
     }
 }

@@ -13,15 +13,14 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use openraft::EntryPayload;
-use openraft::impls::BasicNode;
 use raft_log::codeq::{Decode, Encode};
-use tidemark_protocol::NodeId;
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
+use tidemark_protocol::{Incarnation, NodeId};
 
-use super::Command;
 use super::cell::{CellPayload, CellVote, CommittedLeaderId, LogId, Membership};
 use super::command::KIND_FIRST;
 use super::log_store::Flushed;
+use super::{Command, Member};
 
 /// Version of everything in this file. Written once per log, in [`LogIdentity`].
 const VERSION: u16 = 1;
@@ -239,7 +238,7 @@ fn put_payload(w: &mut impl Write, kind: u8, body: &[u8]) -> io::Result<usize> {
     Ok(5 + body.len())
 }
 
-/// Writes voter sets and the addresses of all nodes, learners among them.
+/// Writes voter sets and the members, that is all nodes, learners among them.
 pub(super) fn put_membership(w: &mut impl Write, membership: &Membership) -> io::Result<()> {
     let configs = membership.get_joint_config();
     put_count(w, configs.len(), CONFIGS_MAX)?;
@@ -250,10 +249,15 @@ pub(super) fn put_membership(w: &mut impl Write, membership: &Membership) -> io:
         }
     }
     put_count(w, membership.nodes().count(), MEMBERS_MAX)?;
-    for (id, BasicNode { addr }) in membership.nodes() {
+    for (id, member) in membership.nodes() {
+        let Member {
+            address,
+            incarnation,
+        } = member;
         w.write_all(&id.to_le_bytes())?;
-        put_count(w, addr.len(), ADDRESS_BYTES_MAX)?;
-        w.write_all(addr.as_bytes())?;
+        w.write_all(&incarnation.to_bytes())?;
+        put_count(w, address.len(), ADDRESS_BYTES_MAX)?;
+        w.write_all(address.as_bytes())?;
     }
     Ok(())
 }
@@ -271,11 +275,15 @@ pub(super) fn get_membership(r: &mut impl Read) -> io::Result<Membership> {
     let mut nodes = BTreeMap::new();
     for _ in 0..get_count(r, MEMBERS_MAX)? {
         let id = u64::from_le_bytes(take(r)?);
+        let incarnation = Incarnation::from_bytes(take(r)?);
         let length = get_count(r, ADDRESS_BYTES_MAX)?;
-        let mut addr = vec![0; length];
-        r.read_exact(&mut addr)?;
-        let addr = String::from_utf8(addr).map_err(damaged)?;
-        nodes.insert(id, BasicNode { addr });
+        let mut address = vec![0; length];
+        r.read_exact(&mut address)?;
+        let member = Member {
+            address: String::from_utf8(address).map_err(damaged)?,
+            incarnation,
+        };
+        nodes.insert(id, member);
     }
     Membership::new(configs, nodes).map_err(damaged)
 }
@@ -345,8 +353,9 @@ mod tests {
         let node = |id: &u64| {
             (
                 *id,
-                BasicNode {
-                    addr: format!("https://node-{id}:7443"),
+                Member {
+                    address: format!("https://node-{id}:7443"),
+                    incarnation: Incarnation(u128::MAX - u128::from(*id)),
                 },
             )
         };
@@ -379,19 +388,22 @@ mod tests {
         assert_eq!(vote, [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
         let blank = round_trip(&StoredPayload(EntryPayload::Blank));
         assert_eq!(blank, [0, 0, 0, 0, 0]);
-        let one = Membership::new(
-            vec![BTreeSet::from([1])],
-            BTreeMap::from([(1, BasicNode { addr: "a".into() })]),
-        );
+        let member = Member {
+            address: "a".to_owned(),
+            incarnation: Incarnation(0x0f0e << 112 | 7),
+        };
+        let one = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, member)]));
         let one = round_trip(&StoredPayload(EntryPayload::Membership(
             one.expect("valid"),
         )));
         assert_eq!(
             one,
             [
-                1, 25, 0, 0, 0, // membership of 25 bytes
+                1, 41, 0, 0, 0, // membership of 41 bytes
                 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, // one set of one voter
-                1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a', // one node
+                1, 0, 1, 0, 0, 0, 0, 0, 0, 0, // one node
+                7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0e, 0x0f, // its incarnation
+                1, 0, b'a', // its address
             ][..]
         );
         let identity = round_trip(&LogIdentity { node: NodeId(5) });

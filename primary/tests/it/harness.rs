@@ -12,8 +12,8 @@ use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{Answer, CreateDatabase};
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
-    DatabaseId, Execute, Executed, Failure, Node, NodeId, OnMiss, ReadContract, RequestId,
-    Statement, Value,
+    DatabaseId, Execute, Executed, Failure, Incarnation, Node, NodeId, OnMiss, ReadContract,
+    RequestId, Statement, Value,
 };
 
 struct TokioThreads(tokio::runtime::Handle);
@@ -60,6 +60,7 @@ pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
         ..PrimaryConfig::new(
             directory.to_owned(),
             NodeId(1),
+            Incarnation(1),
             "ENAM".parse().unwrap(),
             "http://127.0.0.1:1".to_owned(),
         )

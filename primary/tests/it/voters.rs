@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
 use tidemark_protocol::node::Answer;
-use tidemark_protocol::{DatabaseId, Execute, Executed, Failure, Node, NodeId, Position};
+use tidemark_protocol::{
+    DatabaseId, Execute, Executed, Failure, Incarnation, Node, NodeId, Position,
+};
 use tokio::runtime::Runtime;
 
 use crate::harness::start_with;
@@ -64,6 +66,7 @@ impl Cell {
             ..PrimaryConfig::new(
                 self.home(node),
                 node,
+                Incarnation(u128::from(node.0)),
                 "ENAM".parse().unwrap(),
                 voter.url.clone(),
             )

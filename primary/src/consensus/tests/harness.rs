@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tidemark_protocol::{
-    DatabaseId, Epoch, NodeId, PAGE_SIZE, PageNo, Position, Seq, StateChecksum, Term, Transaction,
-    TransactionBuilder, TransactionHeader,
+    DatabaseId, Epoch, Incarnation, NodeId, PAGE_SIZE, PageNo, Position, Seq, StateChecksum, Term,
+    Transaction, TransactionBuilder, TransactionHeader,
 };
 use tokio::sync::oneshot;
 
@@ -100,11 +100,20 @@ impl Machine for Recorder {
 }
 
 pub(super) fn config(directory: &Path) -> ConsensusConfig {
-    ConsensusConfig::new(
-        directory.to_owned(),
-        NodeId(1),
-        "http://one:7443".to_owned(),
-    )
+    ConsensusConfig::new(directory.to_owned(), NodeId(1), incarnation(NodeId(1)))
+}
+
+/// The incarnation of a voter whose disk was never lost.
+pub(super) fn incarnation(node: NodeId) -> Incarnation {
+    Incarnation(u128::from(node.0) << 64 | 7)
+}
+
+/// A voter as the membership has it.
+pub(super) fn member(node: NodeId) -> Member {
+    Member {
+        address: format!("http://voter-{node}"),
+        incarnation: incarnation(node),
+    }
 }
 
 pub(super) async fn start(directory: &Path) -> (Consensus, Recorder, Term) {
@@ -113,9 +122,12 @@ pub(super) async fn start(directory: &Path) -> (Consensus, Recorder, Term) {
 
 pub(super) async fn start_with(config: ConsensusConfig) -> (Consensus, Recorder, Term) {
     let recorder = Recorder::default();
+    let node = config.node;
     let consensus = Consensus::start(config, Arc::new(NoTransport), recorder.clone())
         .await
         .unwrap();
+    let members = vec![(node, member(node))];
+    consensus.initialize(members).await.unwrap();
     let term = leading(&consensus).await;
     (consensus, recorder, term)
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use openraft::StorageError;
-use openraft::impls::BasicNode;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader};
 use tempfile::TempDir;
-use tidemark_protocol::{NodeId, PAGE_SIZE, Term};
+use tidemark_protocol::{Incarnation, NodeId, PAGE_SIZE, Term};
 use tokio::sync::watch;
 
 use super::harness::*;
@@ -232,9 +231,13 @@ async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
     const SEGMENT: &str = "r-00_000_000_000_000_000_000.wal";
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/log-1.wal");
     let vote = CellVote::new_committed(2, 1);
+    let golden_member = |id| Member {
+        address: format!("http://voter-{id}"),
+        incarnation: Incarnation(u128::from(id) << 64 | 0xfeed),
+    };
     let joint = openraft::Membership::new(
         vec![BTreeSet::from([1]), BTreeSet::from([1, 2])],
-        BTreeMap::from([1, 2, 3].map(|id| (id, BasicNode::new(format!("http://voter-{id}"))))),
+        BTreeMap::from([1, 2, 3].map(|id| (id, golden_member(id)))),
     );
     let entries = [
         CellEntry {

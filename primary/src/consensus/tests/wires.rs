@@ -69,18 +69,21 @@ impl Transport for End {
     fn call(
         &self,
         node: NodeId,
-        address: &str,
+        member: &Member,
         request: Bytes,
         _within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let (from, wires, address) = (self.node, self.wires.clone(), address.to_owned());
+        let (from, wires, member) = (self.node, self.wires.clone(), member.clone());
         Box::pin(async move {
             let lost = || TransportError {
                 node,
-                address: address.clone(),
+                address: member.address.clone(),
                 reason: "cut".to_owned(),
             };
             let voter = wires.reach(from, node).ok_or_else(lost)?;
+            if voter.incarnation() != member.incarnation {
+                return Err(lost());
+            }
             let answer = voter.answer(&request).await.map_err(|_stopped| lost())?;
             wires.reach(node, from).ok_or_else(lost)?;
             Ok(answer)
@@ -95,9 +98,7 @@ pub(super) async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recor
     for node in nodes {
         let mut config = config(&root.join(node.to_string()));
         config.node = node;
-        config.voters = nodes
-            .map(|node| (node, format!("http://voter-{node}")))
-            .to_vec();
+        config.incarnation = incarnation(node);
         config.heartbeat = Duration::from_millis(40);
         config.election_min = Duration::from_millis(200);
         config.election_max = Duration::from_millis(400);
@@ -113,6 +114,9 @@ pub(super) async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recor
         wires.0.voters.lock().unwrap().insert(node, voter);
         recorders.insert(node, recorder);
     }
+    let members = nodes.map(|node| (node, member(node))).to_vec();
+    let first = wires.voter(nodes[0]);
+    first.initialize(members).await.unwrap();
     (wires, recorders)
 }
 
