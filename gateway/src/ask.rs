@@ -25,10 +25,6 @@ pub(crate) struct Ask {
 impl Ask {
     /// Reads the headers of a request that has just arrived.
     pub(crate) fn read(from: &HeaderMap) -> Result<Self, Failure> {
-        let deadline = match text(from, headers::DEADLINE)? {
-            Some(text) => deadline(text)?,
-            None => DEADLINE_DEFAULT,
-        };
         let read = match text(from, headers::BOOKMARK) {
             Ok(None) => ReadContract::default(),
             Ok(Some(text)) => text
@@ -40,6 +36,18 @@ impl Ask {
                     ..failure
                 });
             }
+        };
+        Ok(Self {
+            read,
+            ..Self::read_all_but_bookmark(from)?
+        })
+    }
+
+    /// The same for a request whose session is in another header.
+    pub(crate) fn read_all_but_bookmark(from: &HeaderMap) -> Result<Self, Failure> {
+        let deadline = match text(from, headers::DEADLINE)? {
+            Some(text) => deadline(text)?,
+            None => DEADLINE_DEFAULT,
         };
         let form = match text(from, headers::VALUES)? {
             None | Some("d1") => ValueForm::D1,
@@ -56,7 +64,7 @@ impl Ask {
         }
         Ok(Self {
             expires: Instant::now() + deadline,
-            read,
+            read: ReadContract::default(),
             on_miss: parsed(from, headers::ON_MISS)?.unwrap_or_default(),
             request,
             form,

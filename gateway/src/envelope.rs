@@ -58,13 +58,21 @@ pub(crate) fn success(result: &impl Serialize, info: Option<&ResultInfo>) -> Res
 
 /// What went wrong.
 pub(crate) fn failure(failure: &Failure) -> Response {
-    let status = StatusCode::from_u16(failure.kind.status()).expect("kinds have real statuses");
-    refusal(status, &ErrorItem::from(failure), failure)
+    refusal(status(failure), &ErrorItem::from(failure), failure)
 }
 
 /// The same with a status and a code of HTTP's own.
 pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) -> Response {
-    let mut response = json(status, Body::from(write_failure(error)));
+    refused(status, write_failure(error), failure)
+}
+
+pub(crate) fn status(failure: &Failure) -> StatusCode {
+    StatusCode::from_u16(failure.kind.status()).expect("kinds have real statuses")
+}
+
+/// A failure in any form of JSON, with the headers that all of them have.
+pub(crate) fn refused(status: StatusCode, body: Vec<u8>, failure: &Failure) -> Response {
+    let mut response = json(status, Body::from(body));
     let to = response.headers_mut();
     to.insert(FAILURE, HeaderValue::from_static(failure.kind.name()));
     let second = Duration::from_secs(1);
@@ -93,7 +101,7 @@ pub(crate) fn refusal(status: StatusCode, error: &ErrorItem, failure: &Failure) 
     response
 }
 
-fn json(status: StatusCode, body: Body) -> Response {
+pub(crate) fn json(status: StatusCode, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);

@@ -56,6 +56,17 @@ impl<N: Node> Gateway<N> {
         head: &HeaderMap,
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
+        self.answer_as(envelope::failure, route, head, work).await
+    }
+
+    /// The same, with `refuse` to make an answer of what goes wrong.
+    pub(crate) async fn answer_as(
+        &self,
+        refuse: fn(&Failure) -> Response,
+        route: Route,
+        head: &HeaderMap,
+        work: impl Future<Output = Result<Response, Failure>>,
+    ) -> Response {
         let counted = self.handles.metrics.begin(route);
         let admitted = async {
             self.tokens.check(head)?;
@@ -72,7 +83,7 @@ impl<N: Node> Gateway<N> {
         };
         let response = outcome.unwrap_or_else(|failure| {
             note(route, head, &failure);
-            envelope::failure(&failure)
+            refuse(&failure)
         });
         let response = self.signed(response);
         counted.answered(response.status().as_u16());

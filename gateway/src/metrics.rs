@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 pub(crate) enum Route {
     Query,
     Raw,
+    Binding,
     Create,
     List,
     Get,
@@ -24,9 +25,10 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    const ALL: [Route; 9] = [
+    const ALL: [Route; 10] = [
         Self::Query,
         Self::Raw,
+        Self::Binding,
         Self::Create,
         Self::List,
         Self::Get,
@@ -40,6 +42,7 @@ impl Route {
         match self {
             Self::Query => "query",
             Self::Raw => "raw",
+            Self::Binding => "binding",
             Self::Create => "create",
             Self::List => "list",
             Self::Get => "get",

@@ -1,14 +1,15 @@
-//! `query` and `raw`: SQL in, rows out.
+//! `query` and `raw`: SQL in, rows out; and what the Worker binding's protocol shares with them.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
-use tidemark_protocol::d1::QueryBounds;
-use tidemark_protocol::node::{Execute, Executed};
-use tidemark_protocol::render::{RowShape, ValueForm};
+use tidemark_protocol::d1::{BadQuery, QueryBounds};
+use tidemark_protocol::node::{Answer, Execute, Executed};
+use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
 use tidemark_protocol::{DatabaseId, Failure, Node, Statement, d1};
 use tokio::task::spawn_blocking;
 
@@ -56,10 +57,56 @@ async fn run<N: Node>(
         check_database(&database)?;
         let ask = Ask::read(&head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
+        let job = Job {
+            head: &head,
+            body: &body.bytes,
+            ask: &ask,
+            database: &database,
+            shape: shape.into(),
+            parse: d1::parse_query,
+        };
+        match job.run(gateway).await? {
+            Ran::Here(answer) => Ok(envelope::answer(answer)),
+            Ran::Elsewhere(response) => Ok(response),
+        }
+    };
+    gateway.answer(route, &head.headers, work).await
+}
+
+/// Statements to run, in whichever form they came.
+pub(crate) struct Job<'r> {
+    pub(crate) head: &'r Parts,
+    pub(crate) body: &'r Bytes,
+    pub(crate) ask: &'r Ask,
+    pub(crate) database: &'r str,
+    pub(crate) shape: AnswerShape,
+    pub(crate) parse: Parser,
+}
+
+/// Reads a body.
+pub(crate) type Parser = fn(&[u8], ValueForm, &QueryBounds) -> Result<Vec<Statement>, BadQuery>;
+
+/// Statements that ran.
+pub(crate) enum Ran {
+    Here(Answer),
+    /// What the node said that they were passed on to.
+    Elsewhere(Response),
+}
+
+impl Job<'_> {
+    pub(crate) async fn run<N: Node>(&self, gateway: &Gateway<N>) -> Result<Ran, Failure> {
+        let Self {
+            head,
+            body,
+            ask,
+            database,
+            shape,
+            parse,
+        } = *self;
         // Also when another node will run them: what is malformed need not travel.
-        let statements = parse(&body.bytes, ask.form, gateway.gate.limits().query).await?;
-        let executed = match gateway.node.resolve(&database) {
-            Some(DatabaseId::CATALOGUE) => return Err(no_database(&database)),
+        let statements = parsed(body, parse, ask.form, gateway.gate.limits().query).await?;
+        let executed = match gateway.node.resolve(database) {
+            Some(DatabaseId::CATALOGUE) => return Err(no_database(database)),
             Some(database) => {
                 let execute = Execute {
                     database,
@@ -68,42 +115,43 @@ async fn run<N: Node>(
                     read: ask.read,
                     deadline: ask.remaining()?,
                     on_miss: ask.on_miss,
-                    shape: shape.into(),
+                    shape,
                     form: ask.form,
                 };
                 settled(execute.deadline, gateway.node.execute(execute)).await?
             }
             // A database that was created a moment ago may not have reached this node.
             None if gateway.node.upstream().is_some() => Executed::Forward,
-            None => return Err(missing(&*gateway.node, &database)),
+            None => return Err(missing(&*gateway.node, database)),
         };
         match executed {
-            Executed::Answer(answer) => Ok(envelope::answer(answer)),
+            Executed::Answer(answer) => Ok(Ran::Here(answer)),
             Executed::Forward => {
                 let upstream = gateway.node.upstream();
                 let outgoing = Outgoing {
-                    head: &head,
-                    body: body.bytes.clone(),
+                    head,
+                    body: body.clone(),
                     effect: Effect::Unclear,
                 };
-                gateway.forwarder.forward(upstream, outgoing, &ask).await
+                let forwarded = gateway.forwarder.forward(upstream, outgoing, ask).await;
+                forwarded.map(Ran::Elsewhere)
             }
         }
-    };
-    gateway.answer(route, &head.headers, work).await
+    }
 }
 
 /// A large body is parsed off the runtime's threads, which other requests wait for.
-async fn parse(
+async fn parsed(
     body: &Bytes,
+    parse: Parser,
     form: ValueForm,
     bounds: QueryBounds,
 ) -> Result<Vec<Statement>, Failure> {
     if body.len() <= PARSED_INLINE_BYTES_MAX {
-        return Ok(d1::parse_query(body, form, &bounds)?);
+        return Ok(parse(body, form, &bounds)?);
     }
     let body = body.clone();
-    let parsed = spawn_blocking(move || d1::parse_query(&body, form, &bounds)).await;
+    let parsed = spawn_blocking(move || parse(&body, form, &bounds)).await;
     // Nothing was handed on yet: as a panic it becomes an internal error.
     Ok(parsed.expect("the parser does not panic")?)
 }

@@ -15,7 +15,7 @@ use crate::config::{GatewayConfig, Handles};
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
-use crate::{databases, operations, query};
+use crate::{binding, databases, operations, query};
 
 /// D1's code for a path that leads nowhere.
 const NO_ROUTE: u32 = 7000;
@@ -32,6 +32,10 @@ pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) ->
         .route(&one, get(databases::get).delete(databases::delete))
         .route(&format!("{one}/query"), post(query::query))
         .route(&format!("{one}/raw"), post(query::raw))
+        .route("/query", post(binding::by_header))
+        .route("/execute", post(binding::by_header))
+        .route("/d1/{database}/query", post(binding::by_path))
+        .route("/d1/{database}/execute", post(binding::by_path))
         .route("/tidemark/v1/status", get(operations::status))
         .route(
             "/tidemark/v1/databases/{database}/verify",

@@ -1,14 +1,16 @@
-//! D1's JSON, as its public REST API has it: what clients send and what they get.
+//! D1's JSON, as its public REST API and a Worker's binding have it: what clients send and what they get.
 //!
 //! Rows and `meta` are written by [`crate::render`]; here is all that surrounds them. The types that
 //! travel both ways serve client and server alike.
 
+mod binding;
 mod database;
 mod envelope;
 mod query;
 #[cfg(test)]
 mod tests;
 
+pub use binding::{parse_binding, write_binding_failure};
 pub use database::{
     CreateBody, Database, DatabaseSummary, NAME_BYTES_MAX, ReadReplication, ReplicationMode,
     check_name,

@@ -2,6 +2,10 @@
 
 /// The contract of a read on the way in, the state that was read or written on the way out.
 pub const BOOKMARK: &str = "x-d1-bookmark";
+/// The same for a Worker's D1 binding. Nothing comes back where nothing was sent.
+pub const SESSION: &str = "x-cf-d1-session-commit-token";
+/// Which database a Worker's D1 binding means: its UUID or its name.
+pub const DATABASE: &str = "x-d1-database-id";
 /// How long the request may take: a duration such as `250ms` or `5s`.
 pub const DEADLINE: &str = "tidemark-deadline";
 /// What to do when the contract cannot be met in time: `forward`, `stale` or `error`.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod databases;
 mod double;
 mod envelopes;

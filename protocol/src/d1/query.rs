@@ -141,20 +141,8 @@ pub fn parse_query(
     form: ValueForm,
     bounds: &QueryBounds,
 ) -> Result<Vec<Statement>, BadQuery> {
-    let mut context = Context {
-        form,
-        bounds: *bounds,
-        statement: None,
-        refusal: None,
-    };
-    let mut from = serde_json::Deserializer::from_slice(body);
-    let parsed = BodySeed(&mut context)
-        .deserialize(&mut from)
-        .and_then(|parsed| from.end().map(|()| parsed));
-    let Body { single, batch } = parsed.map_err(|error| {
-        context.refusal.unwrap_or_else(|| BadQuery::Malformed {
-            reason: error.to_string(),
-        })
+    let Body { single, batch } = Context::parse(form, bounds, body, |context, from| {
+        BodySeed(context).deserialize(from)
     })?;
     match (single.sql, batch) {
         (Some(sql), None) => Ok(vec![Statement {
@@ -168,8 +156,10 @@ pub fn parse_query(
     }
 }
 
+type Json<'b> = serde_json::Deserializer<serde_json::de::SliceRead<'b>>;
+
 /// What all visitors share.
-struct Context {
+pub(super) struct Context {
     form: ValueForm,
     bounds: QueryBounds,
     /// Index in the batch of the statement in hand.
@@ -179,7 +169,32 @@ struct Context {
 }
 
 impl Context {
-    fn refuse<E: Error>(&mut self, refusal: BadQuery) -> E {
+    /// Has `read` read all of `body`.
+    pub(super) fn parse<'b, T>(
+        form: ValueForm,
+        bounds: &QueryBounds,
+        body: &'b [u8],
+        read: impl FnOnce(&mut Context, &mut Json<'b>) -> Result<T, serde_json::Error>,
+    ) -> Result<T, BadQuery> {
+        let mut context = Context {
+            form,
+            bounds: *bounds,
+            statement: None,
+            refusal: None,
+        };
+        let mut from = serde_json::Deserializer::from_slice(body);
+        let parsed = read(&mut context, &mut from).and_then(|parsed| {
+            from.end()?;
+            Ok(parsed)
+        });
+        parsed.map_err(|error| {
+            context.refusal.unwrap_or_else(|| BadQuery::Malformed {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    pub(super) fn refuse<E: Error>(&mut self, refusal: BadQuery) -> E {
         self.refusal = Some(refusal);
         E::custom("refused")
     }
@@ -193,9 +208,9 @@ struct Body {
 
 /// A statement whose SQL may be missing.
 #[derive(Default)]
-struct Unchecked {
-    sql: Option<String>,
-    params: Vec<Value>,
+pub(super) struct Unchecked {
+    pub(super) sql: Option<String>,
+    pub(super) params: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -241,7 +256,7 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
     }
 }
 
-struct BatchSeed<'c>(&'c mut Context);
+pub(super) struct BatchSeed<'c>(pub(super) &'c mut Context);
 
 impl<'de> DeserializeSeed<'de> for BatchSeed<'_> {
     type Value = Option<Vec<Statement>>;
@@ -290,7 +305,7 @@ impl<'de> Visitor<'de> for BatchSeed<'_> {
     }
 }
 
-struct StatementSeed<'c>(&'c mut Context);
+pub(super) struct StatementSeed<'c>(pub(super) &'c mut Context);
 
 impl<'de> DeserializeSeed<'de> for StatementSeed<'_> {
     type Value = Unchecked;

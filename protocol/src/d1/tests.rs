@@ -344,3 +344,53 @@ proptest! {
         let _ = parse_query(&bytes, form, &QueryBounds::default());
     }
 }
+
+#[test]
+fn body_of_a_binding_is_a_statement_or_an_array_of_them() {
+    let parse = |body: &str| parse_binding(body.as_bytes(), ValueForm::D1, &QueryBounds::default());
+    let a = |params| Statement {
+        sql: "a".to_owned(),
+        params,
+    };
+    for (body, want) in [
+        (r#"{"sql":"a"}"#, vec![a(vec![])]),
+        (
+            r#"{"sql":"a","params":[1],"batch":[{}]}"#,
+            vec![a(vec![Value::Real(1.0)])],
+        ),
+        (
+            r#"[{"sql":"a"},{"params":[],"sql":"a"}]"#,
+            vec![a(vec![]), a(vec![])],
+        ),
+    ] {
+        assert_eq!(parse(body), Ok(want), "{body}");
+    }
+    let refused = |body| parse(body).expect_err(body).to_string();
+    assert_eq!(refused("[]"), "No SQL statements detected.");
+    assert_eq!(
+        refused(r#"[{"sql":"a"},{}]"#),
+        "Invalid property: batch[1].sql => Required"
+    );
+    assert!(refused("{}").contains("sql => Required"));
+    for body in ["", "5", "[5]", r#"{"sql":"a"} x"#, r#"[[{"sql":"a"}]]"#] {
+        assert!(refused(body).starts_with("The request is malformed"));
+    }
+}
+
+#[test]
+fn only_what_is_safe_to_repeat_has_the_words_that_programs_repeat_for() {
+    let words = [
+        "Network connection lost",
+        "storage caused object to be reset",
+    ];
+    for kind in FailureKind::ALL {
+        let body = write_binding_failure(&crate::Failure::new(kind, "why"));
+        let json: Json = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["success"], json!(false));
+        let error = json["error"].as_str().unwrap();
+        assert!(error.ends_with("why"), "{error}");
+        let invites = words.iter().any(|words| error.contains(words));
+        let safe = matches!(kind, FailureKind::Unavailable | FailureKind::Damaged);
+        assert_eq!(invites, safe, "{kind:?}");
+    }
+}
