@@ -1,7 +1,7 @@
 //! The node's directory: who lives here, written once, and the lock that keeps a second process out.
 //!
 //! ```text
-//! <data>/node.toml   node id, role, cluster; written at the first start, compared at every other
+//! <data>/node.toml   node id, incarnation, role, cluster; written at the first start, compared at every other
 //! <data>/node.lock   locked as long as the process lives
 //! <data>/listen      address served now; rewritten at every start
 //! ```
@@ -12,16 +12,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tidemark_protocol::NodeId;
 use tidemark_protocol::env::Random;
 use tidemark_protocol::node::Role;
+use tidemark_protocol::{Incarnation, NodeId};
 
 const IDENTITY_FILE: &str = "node.toml";
 const LOCK_FILE: &str = "node.lock";
 const LISTEN_FILE: &str = "listen";
 const IDENTITY_COMMENT: &str = "\
 # Identity of this node, written at its first start. Do not edit or copy: no two nodes may have the
-# same id, and an id is never used again.
+# same id, and an id is never used again. The incarnation names this life of the directory: a voter
+# whose directory was lost must not vote again under its old id.
 ";
 
 /// A node's directory, held by this process.
@@ -40,10 +41,21 @@ pub(crate) struct Identity {
     /// The node's id, as sixteen hex digits.
     #[serde(with = "node_id_as_hex")]
     pub(crate) node: NodeId,
+    /// This life of the directory, drawn when it was made.
+    pub(crate) incarnation: Incarnation,
     /// Its part.
     pub(crate) role: Role,
     /// The cluster it belongs to.
     pub(crate) cluster: String,
+}
+
+/// Where a new node's id comes from if none is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NewId {
+    /// Drawn at random.
+    Drawn,
+    /// Nowhere: others have it in their lists.
+    Required,
 }
 
 /// A directory cannot be this node's home.
@@ -87,13 +99,14 @@ pub(crate) enum HomeError {
 
 impl Home {
     /// Opens `directory` for a node of this role and cluster; makes it, and a new identity, if there
-    /// is none: with this id, or with a random one. `random: None` says that only a given id will do.
+    /// is none: with this id, or with one that comes from where `new_id` says.
     pub(crate) fn open(
         directory: &Path,
         role: Role,
         cluster: &str,
         node: Option<NodeId>,
-        random: Option<&dyn Random>,
+        new_id: NewId,
+        random: &dyn Random,
     ) -> Result<Self, HomeError> {
         let at = |doing, path: &Path| {
             let path = path.to_owned();
@@ -123,15 +136,22 @@ impl Home {
                 source: Box::new(source),
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = node.or_else(|| random.map(new_node_id));
+                let new = match (node, new_id) {
+                    (Some(given), _) => given,
+                    (None, NewId::Drawn) => new_node_id(random),
+                    (None, NewId::Required) => {
+                        return Err(HomeError::NoId {
+                            directory: directory.to_owned(),
+                        });
+                    }
+                };
                 let identity = Identity {
-                    node: new.ok_or_else(|| HomeError::NoId {
-                        directory: directory.to_owned(),
-                    })?,
+                    node: new,
+                    incarnation: Incarnation::from_bytes(random.bytes16()),
                     role,
                     cluster: cluster.to_owned(),
                 };
-                let text = toml::to_string(&identity).expect("three plain fields");
+                let text = toml::to_string(&identity).expect("plain fields");
                 replace(&path, &format!("{IDENTITY_COMMENT}{text}")).map_err(at("write", &path))?;
                 identity
             }
@@ -243,7 +263,7 @@ mod tests {
     use crate::system::SystemRandom;
 
     fn open(directory: &Path, role: Role, cluster: &str) -> Result<Home, HomeError> {
-        Home::open(directory, role, cluster, None, Some(&SystemRandom))
+        Home::open(directory, role, cluster, None, NewId::Drawn, &SystemRandom)
     }
 
     #[test]
@@ -256,19 +276,23 @@ mod tests {
         assert_ne!(first.node, NodeId(0));
         let other = open(&directory.path().join("other"), Role::Replica, "c").unwrap();
         assert_ne!(other.identity().node, first.node);
+        assert_ne!(other.identity().incarnation, first.incarnation);
     }
 
     #[test]
     fn given_id_is_kept_and_another_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |node, random| Home::open(directory.path(), Role::Primary, "c", node, random);
-        let nobody = open(None, None).unwrap_err();
+        let open = |node| {
+            let (role, random) = (Role::Primary, &SystemRandom);
+            Home::open(directory.path(), role, "c", node, NewId::Required, random)
+        };
+        let nobody = open(None).unwrap_err();
         assert!(matches!(nobody, HomeError::NoId { .. }), "{nobody:?}");
-        let first = open(Some(NodeId(7)), None).unwrap();
+        let first = open(Some(NodeId(7))).unwrap();
         assert_eq!(first.identity().node, NodeId(7));
         drop(first);
-        assert_eq!(open(None, None).unwrap().identity().node, NodeId(7));
-        let other = open(Some(NodeId(8)), None).unwrap_err();
+        assert_eq!(open(None).unwrap().identity().node, NodeId(7));
+        let other = open(Some(NodeId(8))).unwrap_err();
         assert!(matches!(other, HomeError::Node { .. }), "{other:?}");
     }
 
@@ -300,6 +324,18 @@ mod tests {
         assert!(matches!(error, HomeError::InUse { .. }), "{error:?}");
         drop(home);
         open(directory.path(), Role::Primary, "one").unwrap();
+    }
+
+    /// Nobody may say which life of the directory it is but the directory itself.
+    #[test]
+    fn identity_without_incarnation_is_an_error_that_names_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(IDENTITY_FILE);
+        std::fs::write(&path, "node = '7'\nrole = 'primary'\ncluster = 'one'\n").unwrap();
+        let error = anyhow::Error::from(open(directory.path(), Role::Primary, "one").unwrap_err());
+        let text = format!("{error:#}");
+        assert!(text.contains("node.toml"), "{text}");
+        assert!(text.contains("missing field `incarnation`"), "{text}");
     }
 
     #[test]

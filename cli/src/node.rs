@@ -15,15 +15,15 @@ use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
+use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
-use tidemark_protocol::{Incarnation, Node};
 use tidemark_replica::{Replica, ReplicaConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::home::Home;
+use crate::home::{Home, NewId};
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
 
 /// Binds where the configuration says.
@@ -42,8 +42,19 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let environment = Environment::of_this_machine();
     // A random id is none that the other voters have in their list.
-    let random = config.voters.is_empty().then_some(&*environment.random);
-    let home = Home::open(&config.data, role, &config.cluster, config.node_id, random)?;
+    let new_id = if config.voters.is_empty() {
+        NewId::Drawn
+    } else {
+        NewId::Required
+    };
+    let home = Home::open(
+        &config.data,
+        role,
+        &config.cluster,
+        config.node_id,
+        new_id,
+        &*environment.random,
+    )?;
     tracing::info!(
         node = %home.identity().node,
         ?role,
@@ -101,8 +112,7 @@ async fn run_primary(
         ..PrimaryConfig::new(
             home.directory().to_owned(),
             node,
-            // Note: until it is kept in the node's directory.
-            Incarnation(u128::from(node.0)),
+            home.identity().incarnation,
             config.region.clone(),
             advertise,
         )

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::bookmark::BookmarkKey;
-use crate::id::{DatabaseId, Region};
+use crate::id::{DatabaseId, Incarnation, NodeId, Region};
 use crate::render::{AnswerLimit, ResultSink, StatementStatistics};
 use crate::value::{Statement, Value, ValueRef};
 
@@ -21,11 +21,19 @@ CREATE TABLE databases(
   primary_location_hint TEXT,
   jurisdiction TEXT,
   replicated INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE members(
+  node TEXT PRIMARY KEY NOT NULL,
+  incarnation TEXT NOT NULL,
+  url TEXT NOT NULL,
+  joined_at TEXT NOT NULL,
+  left_at TEXT
 ) STRICT, WITHOUT ROWID;";
 
 const READ_SETTINGS: &str = "SELECT key, value FROM settings";
 const READ_DATABASES: &str = "SELECT uuid, name, created_at, primary_location_hint, jurisdiction, \
                               replicated FROM databases";
+const READ_MEMBERS: &str = "SELECT node, incarnation, url, joined_at, left_at FROM members";
 
 /// Setting: sixteen bytes, the key of the check in bookmarks.
 pub const BOOKMARK_KEY: &str = "bookmark_key";
@@ -49,6 +57,21 @@ pub struct CatalogueEntry {
     pub replicated: bool,
 }
 
+/// A node that is, or was, a member of the cell. Rows stay for ever: an id is never used again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberEntry {
+    /// The node.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// Base URL under which it was reached when it joined.
+    pub url: String,
+    /// When it asked to join: ISO 8601 with milliseconds and `Z`.
+    pub joined_at: String,
+    /// When it was told to leave, in the same form.
+    pub left_at: Option<String>,
+}
+
 /// The catalogue at one position, in memory.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -56,6 +79,7 @@ pub struct Catalogue {
     by_name: BTreeMap<String, DatabaseId>,
     bookmark_key: BookmarkKey,
     primary_region: Region,
+    members: BTreeMap<NodeId, MemberEntry>,
 }
 
 /// The catalogue's rows are not what they should be.
@@ -71,6 +95,12 @@ pub enum CatalogueError {
     /// A row of `databases` is malformed.
     #[error("the catalogue lists a database badly: {row}")]
     Row {
+        /// The row.
+        row: String,
+    },
+    /// A row of `members` is malformed.
+    #[error("the catalogue lists a member badly: {row}")]
+    Member {
         /// The row.
         row: String,
     },
@@ -114,6 +144,11 @@ impl Catalogue {
     pub fn primary_region(&self) -> &Region {
         &self.primary_region
     }
+
+    /// What is on record of a node of the cell.
+    pub fn member(&self, node: NodeId) -> Option<&MemberEntry> {
+        self.members.get(&node)
+    }
 }
 
 /// The sink for [`CatalogueReader::statements`].
@@ -123,12 +158,13 @@ pub struct CatalogueReader {
     row: Vec<Value>,
     settings: Vec<Vec<Value>>,
     databases: Vec<Vec<Value>>,
+    members: Vec<Vec<Value>>,
 }
 
 impl CatalogueReader {
     /// What to run.
-    pub fn statements() -> [Statement; 2] {
-        [READ_SETTINGS, READ_DATABASES].map(|sql| Statement {
+    pub fn statements() -> [Statement; 3] {
+        [READ_SETTINGS, READ_DATABASES, READ_MEMBERS].map(|sql| Statement {
             sql: sql.to_owned(),
             params: vec![],
         })
@@ -160,7 +196,14 @@ impl CatalogueReader {
             by_name: BTreeMap::new(),
             bookmark_key,
             primary_region,
+            members: BTreeMap::new(),
         };
+        for row in self.members {
+            let member = member(&row).ok_or_else(|| CatalogueError::Member {
+                row: format!("{row:?}"),
+            })?;
+            catalogue.members.insert(member.node, member);
+        }
         for row in self.databases {
             let entry = entry(&row).ok_or_else(|| CatalogueError::Row {
                 row: format!("{row:?}"),
@@ -172,11 +215,27 @@ impl CatalogueReader {
     }
 }
 
-fn entry(row: &[Value]) -> Option<CatalogueEntry> {
-    let text = |value: &Value| match value {
+fn text(value: &Value) -> Option<String> {
+    match value {
         Value::Text(text) => Some(text.clone()),
         Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => None,
+    }
+}
+
+fn member(row: &[Value]) -> Option<MemberEntry> {
+    let [node, incarnation, url, joined_at, left_at] = row else {
+        return None;
     };
+    Some(MemberEntry {
+        node: NodeId(u64::from_str_radix(&text(node)?, 16).ok()?),
+        incarnation: text(incarnation)?.parse().ok()?,
+        url: text(url)?,
+        joined_at: text(joined_at)?,
+        left_at: text(left_at),
+    })
+}
+
+fn entry(row: &[Value]) -> Option<CatalogueEntry> {
     let [uuid, name, created_at, hint, jurisdiction, replicated] = row else {
         return None;
     };
@@ -209,10 +268,10 @@ impl ResultSink for CatalogueReader {
 
     fn end_row(&mut self) -> Result<(), AnswerLimit> {
         let row = std::mem::take(&mut self.row);
-        if self.statement == 1 {
-            &mut self.settings
-        } else {
-            &mut self.databases
+        match self.statement {
+            1 => &mut self.settings,
+            2 => &mut self.databases,
+            _ => &mut self.members,
         }
         .push(row);
         Ok(())

@@ -6,6 +6,7 @@
 
 pub mod bookmark;
 pub mod catalogue;
+pub mod cell;
 pub mod contract;
 pub mod d1;
 pub mod env;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::bookmark::Bookmark;
+use crate::cell::CellStatus;
 use crate::contract::{OnMiss, ReadContract};
 use crate::error::Failure;
 use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
@@ -156,6 +157,9 @@ pub struct NodeStatus {
     pub databases: Vec<DatabaseStatus>,
     /// On a primary: the replicas connected to it.
     pub replicas: Vec<ReplicaStatus>,
+    /// On a primary: its cell.
+    #[serde(default)]
+    pub cell: Option<CellStatus>,
 }
 
 /// A replica as its primary sees it.
@@ -230,6 +234,11 @@ pub trait Node: Send + Sync + 'static {
 
     /// Where to forward to: base URL of the node that leads, unless it is this one.
     fn upstream(&self) -> Option<String>;
+
+    /// How much longer it is worth waiting for somebody to lead: nothing where nobody is about to.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Whether it can serve: recovered, and (replica) it has a catalogue.
     fn ready(&self) -> Result<(), Failure>;

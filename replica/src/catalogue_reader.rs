@@ -90,7 +90,7 @@ async fn refresh(core: &Arc<Core>) -> Result<Position, Unread> {
 async fn read(core: &Arc<Core>) -> Result<(Position, Catalogue), Unread> {
     let open = core.catalogue_copy.open().ok_or(Unread::Closed)?;
     let read = core.on_thread(move || {
-        let statements: [Statement; 2] = CatalogueReader::statements();
+        let statements: [Statement; 3] = CatalogueReader::statements();
         let mut reader = CatalogueReader::default();
         let control = Control::until(Instant::now() + READ_WAIT);
         let position = open.database.read(&statements, &control, &mut reader)?;

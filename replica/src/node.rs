@@ -146,6 +146,7 @@ impl Node for Replica {
             primary_url: self.upstream(),
             databases,
             replicas: Vec::new(),
+            cell: None,
         }
     }
 

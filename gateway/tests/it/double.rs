@@ -247,6 +247,7 @@ impl Node for Double {
                 damaged: None,
             }],
             replicas: Vec::new(),
+            cell: None,
         }
     }
 
