@@ -106,6 +106,12 @@ impl Machine for CellMachine {
         Ok(())
     }
 
+    async fn install(&mut self, manifest: Bytes, source: &str) -> Result<(), MachineError> {
+        let bytes = manifest.len();
+        let reason = format!("not supported yet; {source} sent {bytes} bytes");
+        Err(MachineError::new("install a peer's state", reason))
+    }
+
     fn persist(&mut self) -> Persisting {
         let committed = self.committed.clone();
         let directory = self.directory.clone();

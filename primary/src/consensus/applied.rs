@@ -19,6 +19,8 @@ const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 12;
 /// Largest file, manifest and all.
 const BYTES_MAX: usize = 64 << 20;
+/// Largest manifest: what is around it needs far less than the rest.
+pub(super) const MANIFEST_BYTES_MAX: usize = BYTES_MAX - (1 << 20);
 
 /// What is durable without the log.
 #[derive(Clone, PartialEq, Debug, Default)]

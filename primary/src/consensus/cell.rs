@@ -44,4 +44,4 @@ pub(super) type CellPayload = alias::PayloadOf<Cell>;
 pub(super) type Membership = openraft::Membership<u64, Member>;
 pub(super) type StoredMembership = alias::StoredMembershipOf<Cell>;
 pub(super) type SnapshotMeta = alias::SnapshotMetaOf<Cell>;
-pub(super) type CellSnapshot = alias::SnapshotOf<Cell, bytes::Bytes>;
+pub(super) type CellSnapshot = alias::SnapshotOf<Cell, super::snapshot::Content>;

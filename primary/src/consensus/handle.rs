@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +9,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal, InitializeError, LinearizableReadError, RaftError};
-use openraft::{Raft, RaftMetrics, ReadPolicy};
+use openraft::{Instant as _, Raft, RaftMetrics, ReadPolicy, ServerState};
 use tidemark_protocol::{Incarnation, NodeId, Term};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::applied::Applied;
 use super::budget::Budget;
@@ -23,7 +23,8 @@ use super::completion::{Completion, Promise, outcome, refusal};
 use super::failure::Failure;
 use super::log_store::{LogOptions, LogStore};
 use super::network::Network;
-use super::state_machine::StateMachine;
+use super::snapshot::Receiver;
+use super::state_machine::{Signals, StateMachine};
 use super::wire::{Answer, Request};
 use super::{
     AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
@@ -54,7 +55,9 @@ struct Inner {
     snapshot: Mutex<()>,
     /// Why the machine refused the last persist that it did.
     persist_refused: watch::Sender<Arc<str>>,
-    stopping: AtomicBool,
+    /// Takes over what peers send instead of a log that no longer reaches back.
+    receiver: Receiver,
+    stopping: CancellationToken,
     follower: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -114,13 +117,18 @@ impl Consensus {
         let (log, applied) = open(&config, &fence, &failure).await?;
         let (applied_term, applied_terms) = watch::channel(Term(0));
         let persist_refused = watch::Sender::new(Arc::from(""));
+        let stopping = CancellationToken::new();
         let state_machine = StateMachine::new(
+            config.node,
             machine,
             applied,
             config.applied_path(),
-            applied_term,
-            persist_refused.clone(),
-            failure.clone(),
+            Signals {
+                applied_term,
+                persist_refused: persist_refused.clone(),
+                stopping: stopping.clone(),
+                failure: failure.clone(),
+            },
         );
         let network = Network::new(transport);
         let raft = Raft::build(
@@ -163,7 +171,8 @@ impl Consensus {
                 leadership,
                 snapshot: Mutex::new(()),
                 persist_refused,
-                stopping: AtomicBool::new(false),
+                receiver: Receiver::default(),
+                stopping,
                 follower: std::sync::Mutex::new(Some(follower)),
             }),
         };
@@ -248,7 +257,7 @@ impl Consensus {
 
     fn refuses(&self, term: Term) -> Option<Refusal> {
         let inner = &*self.inner;
-        if inner.stopping.load(Ordering::Acquire) || inner.failure.is_set() {
+        if inner.stopping.is_cancelled() || inner.failure.is_set() {
             return Some(Refusal::Stopped);
         }
         let leader = || inner.leadership.borrow().leader.clone();
@@ -268,6 +277,25 @@ impl Consensus {
     /// What closes a leadership at once; see [`Fence`].
     pub(crate) fn fence(&self) -> Fence {
         self.inner.fence.clone()
+    }
+
+    /// How long ago this node was in touch with a majority, as far as it knows: as leader, since the messages
+    /// left that a majority answered last; as follower, since the leader's last sign of life. `None` if
+    /// nobody leads.
+    pub(crate) async fn quorum_seen_ago(&self) -> Option<Duration> {
+        let raft = &self.inner.raft;
+        let metrics = self.inner.metrics();
+        if metrics.state == ServerState::Leader {
+            if metrics.membership_config.voter_ids().eq([metrics.id]) {
+                return Some(Duration::ZERO);
+            }
+            return metrics
+                .last_quorum_acked
+                .map(|at| at.into_inner().elapsed());
+        }
+        metrics.current_leader?;
+        let seen = raft.with_raft_state(|state| state.vote_last_modified().map(|at| at.elapsed()));
+        seen.await.ok().flatten()
     }
 
     /// Returns when it is certain that this node led at a moment after the call, and that everything
@@ -334,6 +362,10 @@ impl Consensus {
             }
             Request::Vote(vote) => Answer::Vote(raft.vote(vote).await.map_err(stopped)?),
             Request::PreVote(vote) => Answer::Vote(raft.pre_vote(vote).await.map_err(stopped)?),
+            Request::Snapshot { vote, snapshot } => {
+                let received = self.inner.receiver.receive(raft, vote, snapshot).await;
+                Answer::Snapshot(received.map_err(|_fatal| AnswerError::Stopped)?)
+            }
         };
         answer.encode().map_err(AnswerError::Message)
     }
@@ -380,7 +412,8 @@ impl Consensus {
     /// Stops taking part and closes the log. Proposals without an outcome get [`Proposed::Unknown`].
     pub(crate) async fn stop(&self) {
         let inner = &self.inner;
-        inner.stopping.store(true, Ordering::Release);
+        inner.stopping.cancel();
+        inner.receiver.stop().await;
         if let Err(error) = inner.raft.shutdown().await {
             tracing::error!(%error, "the consensus task did not end in order");
         }
@@ -534,6 +567,13 @@ async fn open(
             let index = |log_id: Option<LogId>| log_id.map(|id| LogIndex(id.index));
             let (purged, durable) = (index(purged), index(applied.last));
             return Err(ConsensusError::Gap { purged, durable });
+        }
+        if let Some(durable) = applied.last {
+            let cut = log.cut_off_against(durable);
+            cut.map_err(|source| ConsensusError::Log {
+                path: options.directory.clone(),
+                source,
+            })?;
         }
         Ok((log, applied))
     };

@@ -205,6 +205,19 @@ impl LogStore {
             .with(|log| Ok(log.log_state().purged().copied().map(LogId::from)))
     }
 
+    /// Cuts off a tail that contradicts `durable`: a peer's state took its place, and a crash came before
+    /// the log had heard of it.
+    pub(super) fn cut_off_against(&self, durable: LogId) -> io::Result<()> {
+        self.write("truncate the log", |log, _| {
+            let index = durable.index;
+            let record = log.read(index, index.saturating_add(1)).next();
+            match record.transpose()? {
+                Some((kept, _)) if LogId::from(kept) != durable => log.truncate(index).map(drop),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Bytes of all segments.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.shared

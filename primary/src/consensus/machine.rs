@@ -30,8 +30,7 @@ pub(crate) struct Committed {
     pub(crate) command: Command,
 }
 
-/// The machine could not do it. Final for `apply` and `install`: the node must exit and recover from its
-/// log.
+/// The machine could not do it. Final for `apply`: the node must exit and recover from its log.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} failed")]
 pub(crate) struct MachineError {
@@ -79,25 +78,33 @@ pub(crate) trait Machine: Send + 'static {
     /// The manifest says what a node needs to fetch to start from here. Consensus only stores it; small.
     fn persist(&mut self) -> Persisting;
 
-    /// Takes over the state that a peer's manifest describes, durably, instead of a log that no longer
-    /// reaches back. Called only in a cell of several voters.
+    /// Takes over the state that a peer's manifest describes, instead of a log that no longer reaches back.
+    /// What is missing here is fetched from the peer, at the base URL `source`. All is durable when it
+    /// returns. Called only in a cell of several voters.
+    ///
+    /// Entries that the manifest covers never come after a success. What is fetched may be newer than the
+    /// manifest: entries that follow it come all the same, as after a restart.
+    ///
+    /// Takes as long as fetching takes; ends by itself when the peer falls silent. The node goes on
+    /// following and voting meanwhile, see [`super::snapshot`]. It may be dropped at any await, and an error
+    /// is not final: both must leave what a crash at that point leaves. Entries may be applied then, and
+    /// another manifest installed.
     fn install(
         &mut self,
         manifest: Bytes,
-    ) -> impl Future<Output = Result<(), MachineError>> + Send {
-        let bytes = manifest.len();
-        std::future::ready(Err(MachineError::new(
-            "install a peer's snapshot",
-            format!("not supported by this node; manifest of {bytes} bytes"),
-        )))
-    }
+        source: &str,
+    ) -> impl Future<Output = Result<(), MachineError>> + Send;
 }
 
 /// [`Machine`] behind a pointer, so that nothing above is generic over it.
 pub(super) trait BoxedMachine: Send + 'static {
     fn apply(&mut self, entries: Vec<Committed>) -> BoxFuture<'_, Result<(), MachineError>>;
     fn persist(&mut self) -> Persisting;
-    fn install(&mut self, manifest: Bytes) -> BoxFuture<'_, Result<(), MachineError>>;
+    fn install<'a>(
+        &'a mut self,
+        manifest: Bytes,
+        source: &'a str,
+    ) -> BoxFuture<'a, Result<(), MachineError>>;
 }
 
 impl<M: Machine> BoxedMachine for M {
@@ -109,7 +116,11 @@ impl<M: Machine> BoxedMachine for M {
         Machine::persist(self)
     }
 
-    fn install(&mut self, manifest: Bytes) -> BoxFuture<'_, Result<(), MachineError>> {
-        Box::pin(Machine::install(self, manifest))
+    fn install<'a>(
+        &'a mut self,
+        manifest: Bytes,
+        source: &'a str,
+    ) -> BoxFuture<'a, Result<(), MachineError>> {
+        Box::pin(Machine::install(self, manifest, source))
     }
 }

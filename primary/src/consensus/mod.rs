@@ -47,6 +47,7 @@ mod machine;
 mod member;
 mod network;
 mod records;
+mod snapshot;
 mod state_machine;
 #[cfg(test)]
 mod tests;

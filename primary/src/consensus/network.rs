@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,11 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidemark_protocol::NodeId;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Member;
 use super::cell::{Cell, CellSnapshot, CellVote};
+use super::snapshot::{Content, Receipt};
 use super::wire::{Answer, Request};
 
 /// Time for entries to be sent, flushed and answered: a follower's disk may hesitate for longer than a
@@ -31,6 +33,10 @@ use super::wire::{Answer, Request};
 const APPEND_WAIT: Duration = Duration::from_secs(2);
 /// Slowest network between voters for which large transactions are provided, in bytes a millisecond.
 const BYTES_PER_MS_MIN: usize = 8 << 10;
+/// Pause before the first question whether a state is installed. Later ones double it,
+const SNAPSHOT_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// up to this.
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Carries messages to the other voters of the cell.
 pub(crate) trait Transport: Send + Sync + 'static {
@@ -101,24 +107,28 @@ impl Network {
 
 impl Peer {
     async fn ask(&self, request: &Request, option: &RPCOption) -> Result<Answer, RPCError<Cell>> {
-        // A backoff follows: nothing here gets better by asking again at once.
-        let unreachable = |error: &dyn fmt::Display| {
-            RPCError::Unreachable(Unreachable::from_string(format!("{self:?}: {error}")))
-        };
-        let bytes = request.encode().map_err(|error| unreachable(&error))?;
+        let bytes = request.encode().map_err(|error| self.unreachable(&error))?;
         let within = match request {
-            Request::Append(append) if !append.entries.is_empty() => {
-                let sending_ms = u64::try_from(bytes.len() / BYTES_PER_MS_MIN).unwrap_or(u64::MAX);
-                APPEND_WAIT.saturating_add(Duration::from_millis(sending_ms))
-            }
+            Request::Append(append) if !append.entries.is_empty() => sending(&bytes),
+            Request::Snapshot { .. } => sending(&bytes),
             Request::Append(_) | Request::Vote(_) | Request::PreVote(_) => option.hard_ttl(),
         };
+        Ok(self.exchange(bytes, within).await?)
+    }
+
+    async fn exchange(&self, bytes: Bytes, within: Duration) -> Result<Answer, Unreachable<Cell>> {
+        let unreachable = |error: &dyn fmt::Display| self.unreachable(error);
         let call = self.transport.call(self.node, &self.member, bytes, within);
         let answer = timeout(within, call)
             .await
             .map_err(|error| unreachable(&error))?;
         let answer = answer.map_err(|error| unreachable(&error))?;
         Answer::decode(&answer).map_err(|error| unreachable(&error))
+    }
+
+    /// A backoff follows: nothing here gets better by asking again at once.
+    fn unreachable(&self, reason: &dyn fmt::Display) -> Unreachable<Cell> {
+        Unreachable::from_string(format!("{self:?}: {reason}"))
     }
 
     fn confused<T>(&self) -> Result<T, RPCError<Cell>> {
@@ -133,7 +143,7 @@ impl Peer {
     ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
         match self.ask(&request, option).await? {
             Answer::Vote(answer) => Ok(answer),
-            Answer::Append(_) => self.confused(),
+            Answer::Append(_) | Answer::Snapshot(_) => self.confused(),
         }
     }
 }
@@ -163,7 +173,7 @@ impl RaftNetworkFactory<Cell> for Network {
 }
 
 impl RaftNetworkV2<Cell> for Peer {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
 
     async fn append_entries(
         &mut self,
@@ -172,7 +182,7 @@ impl RaftNetworkV2<Cell> for Peer {
     ) -> Result<AppendEntriesResponse<Cell>, RPCError<Cell>> {
         match self.ask(&Request::Append(request), &option).await? {
             Answer::Append(answer) => Ok(answer),
-            Answer::Vote(_) => self.confused(),
+            Answer::Vote(_) | Answer::Snapshot(_) => self.confused(),
         }
     }
 
@@ -193,15 +203,52 @@ impl RaftNetworkV2<Cell> for Peer {
         self.ask_vote(Request::PreVote(request), &option).await
     }
 
-    /// A voter that the log no longer reaches needs whole databases, which do not travel here.
+    /// Asks until the peer has taken over the state, or could not. Each question has a deadline, the peer
+    /// ends what makes no progress, and openraft cancels when it has another use for the peer.
     async fn full_snapshot(
         &mut self,
-        _vote: CellVote,
-        _snapshot: CellSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: CellVote,
+        snapshot: CellSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Cell>, StreamingError<Cell>> {
-        let reason = format!("{self:?} is behind the log, and snapshots are not sent");
-        Err(Unreachable::from_string(reason).into())
+        if snapshot.snapshot.source.is_empty() {
+            return Err(self
+                .unreachable(&"this node's own address is not known")
+                .into());
+        }
+        let request = Request::Snapshot { vote, snapshot };
+        let request = request.encode().map_err(|error| self.unreachable(&error))?;
+        let mut cancel = pin!(cancel);
+        let mut pause = SNAPSHOT_PAUSE_MIN;
+        loop {
+            let ask = self.exchange(request.clone(), sending(&request));
+            let answer = tokio::select! {
+                closed = &mut cancel => return Err(closed.into()),
+                answer = ask => answer?,
+            };
+            match answer {
+                Answer::Snapshot(Receipt::Installed { vote }) => {
+                    return Ok(SnapshotResponse { vote });
+                }
+                Answer::Snapshot(Receipt::Installing) => {}
+                Answer::Snapshot(Receipt::Failed) => {
+                    return Err(self.unreachable(&"it did not get hold of the state").into());
+                }
+                Answer::Append(_) | Answer::Vote(_) => {
+                    return Err(self.unreachable(&"it answered another question").into());
+                }
+            }
+            tokio::select! {
+                closed = &mut cancel => return Err(closed.into()),
+                () = sleep(pause) => pause = (pause * 2).min(SNAPSHOT_PAUSE_MAX),
+            }
+        }
     }
+}
+
+/// Time for so many bytes to be sent, dealt with and answered.
+fn sending(bytes: &Bytes) -> Duration {
+    let sending_ms = u64::try_from(bytes.len() / BYTES_PER_MS_MIN).unwrap_or(u64::MAX);
+    APPEND_WAIT.saturating_add(Duration::from_millis(sending_ms))
 }

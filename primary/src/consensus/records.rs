@@ -36,7 +36,7 @@ const _: () = assert!(PAYLOAD_BYTES_MAX as usize == TRANSACTION_BYTES_MAX);
 const MEMBERS_MAX: usize = 64;
 /// Voter sets of a membership: one, or two while it changes.
 const CONFIGS_MAX: usize = 4;
-const ADDRESS_BYTES_MAX: usize = 1024;
+pub(super) const ADDRESS_BYTES_MAX: usize = 1024;
 
 /// raft-log's type parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

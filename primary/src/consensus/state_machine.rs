@@ -3,22 +3,27 @@
 //! Keeps the books that raft needs (what is applied, under which membership) and leaves the databases to
 //! the machine. Nothing here is durable per entry: the log is. The file of [`Applied`] says from where on
 //! the log must be applied again.
+//!
+//! ```text
+//! durable <= applied <= taken over             (the last only while a peer's state is being installed)
+//! ```
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tidemark_protocol::Term;
+use tidemark_protocol::{NodeId, Term};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::applied::Applied;
 use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
 use super::failure::{Failure, describe};
 use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
+use super::snapshot::Content;
 
 /// Entries handed to the machine at once.
 const BATCH_ENTRIES_MAX: usize = 1024;
@@ -27,16 +32,27 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Applies committed entries to a machine.
 pub(super) struct StateMachine {
+    node: NodeId,
     /// Never locked: openraft wants its state machine `Sync` and then only calls it with `&mut self`.
     machine: Mutex<Box<dyn BoxedMachine>>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    /// Term of `applied`.
-    applied_term: watch::Sender<Term>,
-    /// Why the machine refused the last persist that it did.
-    persist_refused: watch::Sender<Arc<str>>,
+    /// The machine has a peer's state up to here: what `applied` still lacks of it is passed over.
+    taken_over: Option<LogId>,
     durable: Durable,
-    failure: Failure,
+    signals: Signals,
+}
+
+/// What the state machine says to the handle, and hears from it.
+#[derive(Clone)]
+pub(super) struct Signals {
+    /// Term of what is applied.
+    pub(super) applied_term: watch::Sender<Term>,
+    /// Why the machine refused the last persist that it did.
+    pub(super) persist_refused: watch::Sender<Arc<str>>,
+    /// Cancelled when consensus stops: what takes long ends early.
+    pub(super) stopping: CancellationToken,
+    pub(super) failure: Failure,
 }
 
 /// The file that says what is durable without the log, and its content.
@@ -52,9 +68,8 @@ pub(super) struct Build {
     meta: SnapshotMeta,
     /// Taken by the first call. Never locked, see [`StateMachine`].
     persisting: Mutex<Option<Persisting>>,
-    persist_refused: watch::Sender<Arc<str>>,
     durable: Durable,
-    failure: Failure,
+    signals: Signals,
 }
 
 /// Entries on their way to the machine, and who waits for them.
@@ -68,24 +83,23 @@ struct Batch {
 impl StateMachine {
     /// `applied` is what the file at `path` says.
     pub(super) fn new(
+        node: NodeId,
         machine: impl Machine,
         applied: Applied,
         path: PathBuf,
-        applied_term: watch::Sender<Term>,
-        persist_refused: watch::Sender<Arc<str>>,
-        failure: Failure,
+        signals: Signals,
     ) -> Self {
         Self {
+            node,
             machine: Mutex::new(Box::new(machine)),
             applied: applied.last,
             membership: applied.membership.clone(),
-            applied_term,
-            persist_refused,
+            taken_over: applied.last,
             durable: Durable {
                 path: Arc::new(path),
                 current: Arc::new(Mutex::new(applied)),
             },
-            failure,
+            signals,
         }
     }
 
@@ -94,6 +108,58 @@ impl StateMachine {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .as_mut()
+    }
+
+    /// Lets the machine take over a peer's state, durably, beside whatever openraft does; see
+    /// [`super::snapshot`]. May end early when consensus stops.
+    pub(super) async fn take_over(
+        &mut self,
+        meta: SnapshotMeta,
+        content: Content,
+    ) -> Result<(), MachineError> {
+        let Content { manifest, source } = content;
+        if meta.last_log_id <= self.taken_over.max(self.applied) {
+            return Ok(());
+        }
+        let stopping = self.signals.stopping.clone();
+        tokio::select! {
+            installed = self.machine().install(manifest.clone(), &source) => installed?,
+            () = stopping.cancelled() => {
+                return Err(MachineError::new("install a peer's state", "consensus stops"));
+            }
+        }
+        self.taken_over = meta.last_log_id;
+        let applied = Applied {
+            last: meta.last_log_id,
+            membership: meta.last_membership,
+            manifest,
+        };
+        let advanced = self.durable.advance(applied).await;
+        advanced.map_err(|error| {
+            self.signals.failure.set("write what is durable", &error);
+            MachineError::new("write what is durable", error)
+        })
+    }
+
+    fn is_taken_over(&self, log_id: &LogId) -> bool {
+        let taken_over = self.taken_over.as_ref();
+        taken_over.is_some_and(|taken_over| log_id.index <= taken_over.index)
+    }
+
+    fn note_applied(&mut self, applied: Option<LogId>) {
+        self.applied = applied;
+        if let Some(LogId { leader_id, .. }) = applied {
+            let term = Term(leader_id.term);
+            self.signals
+                .applied_term
+                .send_if_modified(|current| std::mem::replace(current, term) != term);
+        }
+    }
+
+    /// Where others reach this node. Empty if the membership does not say.
+    fn address(&self) -> String {
+        let member = self.membership.membership().get_node(&self.node.0);
+        member.map_or_else(String::new, |member| member.address.clone())
     }
 
     /// Hands the batch to the machine, then answers.
@@ -105,7 +171,7 @@ impl StateMachine {
         } = std::mem::take(batch);
         if !entries.is_empty() {
             let applied = self.machine().apply(entries).await;
-            applied.map_err(|error| failed(&self.failure, error))?;
+            applied.map_err(|error| failed(&self.signals.failure, error))?;
         }
         for responder in responders {
             responder.send(());
@@ -147,7 +213,8 @@ impl Durable {
 }
 
 impl Applied {
-    fn into_snapshot(self) -> CellSnapshot {
+    /// To be had from the node at `source`.
+    fn into_snapshot(self, source: String) -> CellSnapshot {
         let Self {
             last,
             membership,
@@ -159,13 +226,13 @@ impl Applied {
         };
         Snapshot {
             meta,
-            snapshot: manifest,
+            snapshot: Content { manifest, source },
         }
     }
 }
 
 impl RaftStateMachine<Cell> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
     type SnapshotBuilder = Build;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -179,12 +246,18 @@ impl RaftStateMachine<Cell> for StateMachine {
         let mut batch = Batch::default();
         let mut applied = self.applied;
         while let Some(next) = entries.next().await {
-            let (entry, responder) = next.inspect_err(|e| self.failure.set("read the log", e))?;
+            let (entry, responder) =
+                next.inspect_err(|e| self.signals.failure.set("read the log", e))?;
             let log_id = entry.log_id;
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(log_id), membership);
+                }
+                // Part of the state that the machine took over. Whoever proposed it is told nothing by it.
+                EntryPayload::Normal(_) if self.is_taken_over(&log_id) => {
+                    applied = Some(log_id);
+                    continue;
                 }
                 EntryPayload::Normal(command) => {
                     batch.bytes += command.body().len();
@@ -203,12 +276,7 @@ impl RaftStateMachine<Cell> for StateMachine {
             }
         }
         self.hand_on(&mut batch).await?;
-        self.applied = applied;
-        if let Some(LogId { leader_id, .. }) = applied {
-            let term = Term(leader_id.term);
-            self.applied_term
-                .send_if_modified(|current| std::mem::replace(current, term) != term);
-        }
+        self.note_applied(applied);
         Ok(())
     }
 
@@ -219,35 +287,32 @@ impl RaftStateMachine<Cell> for StateMachine {
                 last_membership: self.membership.clone(),
             },
             persisting: Mutex::new(Some(self.machine().persist())),
-            persist_refused: self.persist_refused.clone(),
             durable: self.durable.clone(),
-            failure: self.failure.clone(),
+            signals: self.signals.clone(),
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, manifest: Bytes) -> io::Result<()> {
-        let installed = self.machine().install(manifest.clone()).await;
-        installed.map_err(|error| failed(&self.failure, error))?;
-        self.applied = meta.last_log_id;
+    /// Only the books: the machine has taken over the state before, see [`super::snapshot`].
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Content) -> io::Result<()> {
+        let taken = self.take_over(meta.clone(), content).await;
+        taken.map_err(|error| failed(&self.signals.failure, error))?;
         self.membership = meta.last_membership.clone();
-        let membership = self.membership.clone();
-        let applied = Applied {
-            last: self.applied,
-            membership,
-            manifest,
-        };
-        let advanced = self.durable.advance(applied).await;
-        advanced.inspect_err(|error| self.failure.set("write what is durable", error))
+        self.note_applied(meta.last_log_id);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<CellSnapshot>> {
         let durable = self.durable.get();
-        Ok(durable.last.is_some().then(|| durable.into_snapshot()))
+        let source = self.address();
+        Ok(durable
+            .last
+            .is_some()
+            .then(|| durable.into_snapshot(source)))
     }
 }
 
 impl RaftSnapshotBuilder<Cell> for Build {
-    type SnapshotData = Bytes;
+    type SnapshotData = Content;
 
     async fn build_snapshot(&mut self) -> io::Result<CellSnapshot> {
         let persisting = self
@@ -261,9 +326,9 @@ impl RaftSnapshotBuilder<Cell> for Build {
             Err(error) => {
                 let reason = describe("persist", &error);
                 tracing::warn!(reason, "applied entries are not durable without the log");
-                self.persist_refused.send_replace(reason.into());
+                self.signals.persist_refused.send_replace(reason.into());
                 // An error here would end consensus. The last snapshot again changes nothing.
-                return Ok(self.durable.get().into_snapshot());
+                return Ok(self.durable.get().into_snapshot(String::new()));
             }
         };
         let meta = self.meta.clone();
@@ -273,10 +338,13 @@ impl RaftSnapshotBuilder<Cell> for Build {
             manifest: manifest.clone(),
         };
         let advanced = self.durable.advance(applied).await;
-        advanced.inspect_err(|error| self.failure.set("write what is durable", error))?;
+        let failure = &self.signals.failure;
+        advanced.inspect_err(|error| failure.set("write what is durable", error))?;
+        // Of what is built openraft keeps the meta data; what is sent comes from the state machine.
+        let source = String::new();
         Ok(Snapshot {
             meta,
-            snapshot: manifest,
+            snapshot: Content { manifest, source },
         })
     }
 }

@@ -9,8 +9,13 @@ use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use raft_log::codeq::{Decode, Encode};
 
-use super::cell::{Cell, CellEntry, CellVote, LogId};
-use super::records::{StoredLogId, StoredPayload, StoredVote, damaged, take};
+use super::applied::MANIFEST_BYTES_MAX;
+use super::cell::{Cell, CellEntry, CellSnapshot, CellVote, LogId, SnapshotMeta, StoredMembership};
+use super::records::{
+    ADDRESS_BYTES_MAX, StoredLogId, StoredPayload, StoredVote, damaged, get_membership,
+    put_membership, take,
+};
+use super::snapshot::{Content, Receipt};
 
 /// Version of everything in this file.
 const VERSION: u8 = 1;
@@ -18,11 +23,16 @@ const VERSION: u8 = 1;
 const KIND_APPEND: u8 = 1;
 const KIND_VOTE: u8 = 2;
 const KIND_PRE_VOTE: u8 = 3;
+const KIND_SNAPSHOT: u8 = 4;
 
 const APPENDED: u8 = 0;
 const APPENDED_PART: u8 = 1;
 const CONFLICT: u8 = 2;
 const HIGHER_VOTE: u8 = 3;
+
+const INSTALLED: u8 = 0;
+const INSTALLING: u8 = 1;
+const NOT_INSTALLED: u8 = 2;
 
 /// Entries of one message that are accepted. More than a leader sends.
 const ENTRIES_MAX: u32 = 64 << 10;
@@ -36,6 +46,13 @@ pub(super) enum Request {
     Vote(VoteRequest<Cell>),
     /// Would you, if I stood?
     PreVote(VoteRequest<Cell>),
+    /// Leader to follower, whom its log no longer reaches: take over this state, or, how far are you with it?
+    Snapshot {
+        /// The leader's.
+        vote: CellVote,
+        /// What it says, and where the databases are to be had.
+        snapshot: CellSnapshot,
+    },
 }
 
 /// What it is answered.
@@ -45,6 +62,8 @@ pub(super) enum Answer {
     Append(AppendEntriesResponse<Cell>),
     /// To [`Request::Vote`] and [`Request::PreVote`].
     Vote(VoteResponse<Cell>),
+    /// To [`Request::Snapshot`].
+    Snapshot(Receipt),
 }
 
 impl Request {
@@ -71,6 +90,20 @@ impl Request {
             }
             Self::Vote(vote) => put_vote_request(&mut w, KIND_VOTE, vote)?,
             Self::PreVote(vote) => put_vote_request(&mut w, KIND_PRE_VOTE, vote)?,
+            Self::Snapshot { vote, snapshot } => {
+                let SnapshotMeta {
+                    last_log_id,
+                    last_membership,
+                } = &snapshot.meta;
+                let Content { manifest, source } = &snapshot.snapshot;
+                w.write_all(&[VERSION, KIND_SNAPSHOT])?;
+                put_vote(&mut w, vote)?;
+                put_log_id(&mut w, last_log_id.as_ref())?;
+                put_log_id(&mut w, last_membership.log_id().as_ref())?;
+                put_membership(&mut w, last_membership.membership())?;
+                put_bytes(&mut w, source.as_bytes(), ADDRESS_BYTES_MAX)?;
+                put_bytes(&mut w, manifest, MANIFEST_BYTES_MAX)?;
+            }
         }
         Ok(w.into())
     }
@@ -101,6 +134,23 @@ impl Request {
             }
             KIND_VOTE => Self::Vote(get_vote_request(&mut r)?),
             KIND_PRE_VOTE => Self::PreVote(get_vote_request(&mut r)?),
+            KIND_SNAPSHOT => {
+                let vote = get_vote(&mut r)?;
+                let last_log_id = get_log_id(&mut r)?;
+                let membership_at = get_log_id(&mut r)?;
+                let membership = get_membership(&mut r)?;
+                let source = get_bytes(&mut r, ADDRESS_BYTES_MAX)?.to_vec();
+                let source = String::from_utf8(source).map_err(damaged)?;
+                let manifest = Bytes::copy_from_slice(get_bytes(&mut r, MANIFEST_BYTES_MAX)?);
+                let snapshot = CellSnapshot {
+                    meta: SnapshotMeta {
+                        last_log_id,
+                        last_membership: StoredMembership::new(membership_at, membership),
+                    },
+                    snapshot: Content { manifest, source },
+                };
+                Self::Snapshot { vote, snapshot }
+            }
             got => return Err(damaged(format!("request of kind {got} is not known"))),
         };
         all_read(r)?;
@@ -137,6 +187,17 @@ impl Answer {
                 w.write_all(&[u8::from(*vote_granted)])?;
                 put_log_id(&mut w, last_log_id.as_ref())?;
             }
+            Self::Snapshot(receipt) => {
+                w.write_all(&[VERSION, KIND_SNAPSHOT])?;
+                match receipt {
+                    Receipt::Installed { vote } => {
+                        w.write_all(&[INSTALLED])?;
+                        put_vote(&mut w, vote)?;
+                    }
+                    Receipt::Installing => w.write_all(&[INSTALLING])?,
+                    Receipt::Failed => w.write_all(&[NOT_INSTALLED])?,
+                }
+            }
         }
         Ok(w.into())
     }
@@ -155,6 +216,14 @@ impl Answer {
                 vote: get_vote(&mut r)?,
                 vote_granted: get_flag(&mut r)?,
                 last_log_id: get_log_id(&mut r)?,
+            }),
+            KIND_SNAPSHOT => Self::Snapshot(match take::<1>(&mut r)? {
+                [INSTALLED] => Receipt::Installed {
+                    vote: get_vote(&mut r)?,
+                },
+                [INSTALLING] => Receipt::Installing,
+                [NOT_INSTALLED] => Receipt::Failed,
+                [got] => return Err(damaged(format!("snapshot answered with {got}"))),
             }),
             got => return Err(damaged(format!("answer of kind {got} is not known"))),
         };
@@ -207,6 +276,30 @@ pub(super) fn get_log_id(r: &mut impl Read) -> io::Result<Option<LogId>> {
     Ok(present.then(|| stored.into()))
 }
 
+fn put_bytes(w: &mut impl Write, bytes: &[u8], max: usize) -> io::Result<()> {
+    let length = u32::try_from(bytes.len())
+        .ok()
+        .filter(|_| bytes.len() <= max);
+    let length = length.ok_or_else(|| {
+        let got = bytes.len();
+        damaged(format!("{got} bytes to send, at most {max}"))
+    })?;
+    w.write_all(&length.to_le_bytes())?;
+    w.write_all(bytes)
+}
+
+fn get_bytes<'a>(r: &mut &'a [u8], max: usize) -> io::Result<&'a [u8]> {
+    let length = u32::from_le_bytes(take(r)?) as usize;
+    if length > max {
+        return Err(damaged(format!("{length} bytes sent, at most {max}")));
+    }
+    let (bytes, rest) = r
+        .split_at_checked(length)
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    *r = rest;
+    Ok(bytes)
+}
+
 fn get_flag(r: &mut impl Read) -> io::Result<bool> {
     match take::<1>(r)? {
         [0] => Ok(false),
@@ -237,14 +330,64 @@ fn all_read(rest: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use openraft::EntryPayload;
+    use tidemark_protocol::Incarnation;
 
     use super::*;
-    use crate::consensus::Command;
-    use crate::consensus::cell::CommittedLeaderId;
+    use crate::consensus::cell::{CommittedLeaderId, Membership};
+    use crate::consensus::{Command, Member};
 
     fn at(term: u64, index: u64) -> LogId {
         LogId::new(CommittedLeaderId::new(term), index)
+    }
+
+    fn snapshot() -> Request {
+        let member = Member {
+            address: "http://one".to_owned(),
+            incarnation: Incarnation(0x1e),
+        };
+        let membership = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, member)]));
+        let meta = SnapshotMeta {
+            last_log_id: Some(at(3, 99)),
+            last_membership: StoredMembership::new(Some(at(1, 0)), membership.expect("valid")),
+        };
+        let content = Content {
+            manifest: Bytes::from_static(b"chain"),
+            source: "http://two".to_owned(),
+        };
+        Request::Snapshot {
+            vote: CellVote::new_committed(4, 2),
+            snapshot: CellSnapshot {
+                meta,
+                snapshot: content,
+            },
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_snapshot() {
+        let bytes = snapshot().encode().expect("encodes");
+        let mut expected = vec![1, 4];
+        expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
+        expected.extend([1, 3, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0]); // one set of one voter
+        expected.extend([1, 0, 1, 0, 0, 0, 0, 0, 0, 0]); // one node
+        expected.extend([0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend(*b"\x0a\0http://one");
+        expected.extend(*b"\x0a\0\0\0http://two");
+        expected.extend(*b"\x05\0\0\0chain");
+        assert_eq!(bytes, expected);
+        let installed = Answer::Snapshot(Receipt::Installed {
+            vote: CellVote::new(5, 3),
+        });
+        let bytes = installed.encode().expect("encodes");
+        assert_eq!(
+            bytes,
+            [1, 4, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0][..]
+        );
     }
 
     #[test]
@@ -274,6 +417,7 @@ mod tests {
             Request::Append(append),
             Request::Vote(vote.clone()),
             Request::PreVote(vote),
+            snapshot(),
         ];
         for request in requests {
             let bytes = request.encode().expect("encodes");
@@ -301,6 +445,9 @@ mod tests {
                 vote_granted: true,
                 last_log_id: Some(at(3, 4)),
             }),
+            Answer::Snapshot(Receipt::Installed { vote }),
+            Answer::Snapshot(Receipt::Installing),
+            Answer::Snapshot(Receipt::Failed),
         ];
         for answer in answers {
             let bytes = answer.encode().expect("encodes");

@@ -10,7 +10,7 @@ use tidemark_protocol::{
     DatabaseId, Epoch, Incarnation, NodeId, PAGE_SIZE, PageNo, Position, Seq, StateChecksum, Term,
     Transaction, TransactionBuilder, TransactionHeader,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::consensus::*;
 
@@ -60,6 +60,11 @@ pub(super) struct Recorded {
     pub(super) persists: Mutex<u64>,
     pub(super) fail: Mutex<bool>,
     pub(super) fail_persist: Mutex<bool>,
+    /// Where states were installed from, or would have been.
+    pub(super) installs: Mutex<Vec<String>>,
+    pub(super) fail_install: Mutex<bool>,
+    /// Installing takes until this is over.
+    pub(super) hold_install: watch::Sender<bool>,
 }
 
 impl Recorder {
@@ -90,11 +95,32 @@ impl Machine for Recorder {
             let refused = MachineError::new("persist databases", "told to fail");
             return std::future::ready(Err(refused)).boxed();
         }
-        let manifest = format!("{} applied", self.applied().len());
+        // All of it: index, term and number of each entry.
+        let line = |entry: Committed| {
+            let seq = seq_of(&entry.command);
+            format!("{} {} {seq}\n", entry.index, entry.term.0)
+        };
+        let manifest: String = self.applied().into_iter().map(line).collect();
         std::future::ready(Ok(Bytes::from(manifest))).boxed()
     }
 
-    async fn install(&mut self, _manifest: Bytes) -> Result<(), MachineError> {
+    async fn install(&mut self, manifest: Bytes, source: &str) -> Result<(), MachineError> {
+        self.0.installs.lock().unwrap().push(source.to_owned());
+        let mut held = self.0.hold_install.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
+        if *self.0.fail_install.lock().unwrap() {
+            return Err(MachineError::new("fetch databases", "told to fail"));
+        }
+        let manifest = String::from_utf8(manifest.into()).unwrap();
+        let entry = |line: &str| {
+            let mut numbers = line.split(' ').map(|number| number.parse().unwrap());
+            Committed {
+                index: LogIndex(numbers.next().unwrap()),
+                term: Term(numbers.next().unwrap()),
+                command: command(numbers.next().unwrap()),
+            }
+        };
+        *self.0.applied.lock().unwrap() = manifest.lines().map(entry).collect();
         Ok(())
     }
 }

@@ -13,13 +13,14 @@ use openraft::{EntryPayload, RaftLogReader};
 use tempfile::TempDir;
 use tidemark_protocol::{Incarnation, NodeId, PAGE_SIZE, Term};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::harness::*;
 use crate::consensus::applied::Applied;
 use crate::consensus::cell::{Cell, CellEntry, CellVote, CommittedLeaderId, LogId};
 use crate::consensus::failure::Failure;
 use crate::consensus::log_store::{LogOptions, LogStore};
-use crate::consensus::state_machine::StateMachine;
+use crate::consensus::state_machine::{Signals, StateMachine};
 use crate::consensus::*;
 
 /// A store of its own, below the handle.
@@ -67,12 +68,16 @@ fn openraft_suite_passes() {
         async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<Cell>> {
             let directory = tempfile::tempdir().unwrap();
             let state_machine = StateMachine::new(
+                NodeId(1),
                 Recorder::default(),
                 Applied::default(),
                 directory.path().join("applied"),
-                watch::Sender::new(Term(0)),
-                watch::Sender::new(Arc::from("")),
-                Failure::new(),
+                Signals {
+                    applied_term: watch::Sender::new(Term(0)),
+                    persist_refused: watch::Sender::new(Arc::from("")),
+                    stopping: CancellationToken::new(),
+                    failure: Failure::new(),
+                },
             );
             let store = store(&directory.path().join("log"));
             Ok((directory, store, state_machine))
