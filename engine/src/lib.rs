@@ -47,7 +47,7 @@ pub use genesis::position as genesis_position;
 pub use hash::page_hash;
 pub use options::{Limits, Options};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};
-pub use rebuild::Rebuild;
+pub use rebuild::{Prepared, Rebuild};
 pub use registry::is_open;
 pub use snapshot::Snapshot;
 pub use strand::{PostError, Strand, Threads};

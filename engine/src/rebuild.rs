@@ -34,7 +34,7 @@ pub struct Rebuild {
     checksum: StateChecksum,
     /// The hash of each page written; zero for one that is missing.
     hashes: Vec<u64>,
-    is_installed: bool,
+    is_prepared: bool,
 }
 
 impl Rebuild {
@@ -66,7 +66,7 @@ impl Rebuild {
             file,
             checksum: StateChecksum::default(),
             hashes: vec![0; page_count as usize],
-            is_installed: false,
+            is_prepared: false,
         })
     }
 
@@ -93,8 +93,8 @@ impl Rebuild {
         &self.hashes
     }
 
-    /// Verifies the content and puts it in place of the old. The database must be closed.
-    pub fn install(mut self) -> Result<(), RebuildError> {
+    /// Verifies the content and makes it durable beside the old, which may still be open.
+    pub fn prepare(mut self) -> Result<Prepared, RebuildError> {
         let computed = self.checksum;
         if computed != self.target.checksum {
             return Err(RebuildError::Checksum {
@@ -102,10 +102,53 @@ impl Rebuild {
                 target: self.target,
             });
         }
+        self.file.sync_all().map_err(at("sync", &self.path))?;
+        self.is_prepared = true;
+        Ok(Prepared {
+            directory: std::mem::take(&mut self.directory),
+            path: std::mem::take(&mut self.path),
+            id: self.id,
+            target: self.target,
+            is_installed: false,
+        })
+    }
+
+    /// Verifies the content and puts it in place of the old. The database must be closed.
+    pub fn install(self) -> Result<(), RebuildError> {
+        self.prepare()?.install()
+    }
+}
+
+impl Drop for Rebuild {
+    fn drop(&mut self) {
+        if !self.is_prepared {
+            discard(&self.path);
+        }
+    }
+}
+
+/// A verified, durable database file that waits to take the place of the old one. It costs no open file.
+/// Dropped without [`Prepared::install`] it leaves the old files as they were.
+#[derive(Debug)]
+pub struct Prepared {
+    directory: PathBuf,
+    path: PathBuf,
+    id: DatabaseId,
+    target: Position,
+    is_installed: bool,
+}
+
+impl Prepared {
+    /// The state it holds.
+    pub fn position(&self) -> Position {
+        self.target
+    }
+
+    /// Puts it in place of the old. The database must be closed.
+    pub fn install(mut self) -> Result<(), RebuildError> {
         let _claim = OpenDirectory::claim(&self.directory).ok_or_else(|| RebuildError::Open {
             directory: self.directory.clone(),
         })?;
-        self.file.sync_all().map_err(at("sync", &self.path))?;
         files::remove_side_files(&self.directory)?;
         files::rename(&self.directory, &self.path, MAIN)?;
         self.is_installed = true;
@@ -114,17 +157,20 @@ impl Rebuild {
     }
 }
 
-impl Drop for Rebuild {
+impl Drop for Prepared {
     fn drop(&mut self) {
-        if self.is_installed {
-            return;
+        if !self.is_installed {
+            discard(&self.path);
         }
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // The next open removes it.
-                tracing::warn!(path = %self.path.display(), %error, "left an unfinished rebuild");
-            }
-            _ => {}
+    }
+}
+
+fn discard(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // The next open removes it.
+            tracing::warn!(path = %path.display(), %error, "left an unfinished rebuild");
         }
+        _ => {}
     }
 }
