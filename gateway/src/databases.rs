@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::ask::{Ask, deadline_passed};
 use crate::envelope;
-use crate::forward::{Effect, Outgoing};
+use crate::forward::{Effect, Outgoing, Passed, Search};
 use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
@@ -41,14 +41,8 @@ pub(crate) async fn create<N: Node>(
         let ask = Ask::read(&head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
         let create = CreateBody::parse(&body.bytes)?.validate()?;
-        let upstream = gateway.node.upstream();
-        if upstream.is_some() {
-            let outgoing = Outgoing {
-                head: &head,
-                body: body.bytes.clone(),
-                effect: Effect::Writes,
-            };
-            return gateway.forwarder.forward(upstream, outgoing, &ask).await;
+        if let Some(response) = at_primary(&gateway, &head, &body.bytes, &ask).await? {
+            return Ok(response);
         }
         let create = CreateDatabase {
             request: ask.request,
@@ -71,14 +65,8 @@ pub(crate) async fn delete<N: Node>(
         check_account(&account)?;
         check_database(&database)?;
         let ask = Ask::read(&head.headers)?;
-        let upstream = gateway.node.upstream();
-        if upstream.is_some() {
-            let outgoing = Outgoing {
-                head: &head,
-                body: Bytes::new(),
-                effect: Effect::Writes,
-            };
-            return gateway.forwarder.forward(upstream, outgoing, &ask).await;
+        if let Some(response) = at_primary(&gateway, &head, &Bytes::new(), &ask).await? {
+            return Ok(response);
         }
         match gateway.node.resolve(&database) {
             Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
@@ -90,6 +78,29 @@ pub(crate) async fn delete<N: Node>(
         }
     };
     gateway.answer(Route::Delete, &head.headers, work).await
+}
+
+/// Has the primary make a change, unless it is this node, or has become it in the meantime.
+async fn at_primary<N: Node>(
+    gateway: &Gateway<N>,
+    head: &Parts,
+    body: &Bytes,
+    ask: &Ask,
+) -> Result<Option<Response>, Failure> {
+    let mut search = Search::new(ask);
+    let node = &*gateway.node;
+    while node.upstream().is_some() {
+        let outgoing = Outgoing {
+            head,
+            body: body.clone(),
+            effect: Effect::Writes,
+        };
+        match gateway.forwarder.forward(node, outgoing, ask).await? {
+            Passed::Undone(_) if search.goes_on(node).await => {}
+            passed => return passed.last_word().map(Some),
+        }
+    }
+    Ok(None)
 }
 
 /// `fields`, in either spelling, is ignored: clients take the whole object as well.
@@ -208,27 +219,36 @@ async fn ask_primary<N: Node>(
     head: &Parts,
     ask: &Ask,
 ) -> Result<Primary, Failure> {
-    let upstream = gateway.node.upstream();
-    if upstream.is_none() {
-        return Ok(Primary::Here);
-    }
+    let node = &*gateway.node;
     // Half of the time for the primary leaves the other half for an answer of our own.
     let half = Ask {
         expires: ask.expires - ask.remaining()? / 2,
         ..*ask
     };
-    let outgoing = Outgoing {
-        head,
-        body: Bytes::new(),
-        effect: Effect::Looks,
-    };
-    match gateway.forwarder.forward(upstream, outgoing, &half).await {
-        Ok(response) => Ok(Primary::Said(response)),
-        Err(failure) => {
-            warn!(%failure, "looking into this node's own catalogue");
-            Ok(Primary::Gone(failure))
+    let mut search = Search::new(&half);
+    while node.upstream().is_some() {
+        let outgoing = Outgoing {
+            head,
+            body: Bytes::new(),
+            effect: Effect::Looks,
+        };
+        let passed = match gateway.forwarder.forward(node, outgoing, &half).await {
+            Ok(Passed::Answered(response)) => return Ok(Primary::Said(response)),
+            Ok(Passed::Undone(outcome)) => outcome,
+            Err(failure) => Err(failure),
+        };
+        if search.goes_on(node).await {
+            continue;
         }
+        return Ok(match passed {
+            Ok(response) => Primary::Said(response),
+            Err(failure) => {
+                warn!(%failure, "looking into this node's own catalogue");
+                Primary::Gone(failure)
+            }
+        });
     }
+    Ok(Primary::Here)
 }
 
 /// Waits for a look at the catalogue.

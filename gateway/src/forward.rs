@@ -5,29 +5,35 @@
 //! 2. It goes out as it came, with its name (`tidemark-request-id`, made up if need be), this node's
 //!    (`tidemark-forwarded-by`) and the time that is left.
 //! 3. The answer is streamed back unchanged.
+//! 4. If it certainly was not done there, because nobody was reached or a node said that it does not lead,
+//!    whoever asked looks again who leads, this node perhaps, for as long as an election goes on ([`Search`]).
+//! 5. A node that leads no more and is not heard of is waited for no longer, whatever it was doing.
 //!
 //! What a broken connection means depends on whether the request had begun to leave; [`mod@watched`] knows.
+//! What is in doubt is never sent again from here: that is for the client, under its own request id.
 
+mod search;
 mod watched;
 
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use tidemark_protocol::contract::DEADLINE_MAX;
-use tidemark_protocol::{Failure, FailureKind, NodeId, RequestId, headers};
-use tokio::time::timeout;
+use tidemark_protocol::{Failure, FailureKind, Node, NodeId, RequestId, headers};
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::ask::{Ask, deadline_passed};
 use crate::config::Handles;
+pub(crate) use crate::forward::search::Search;
 use crate::forward::watched::watched;
 use crate::handover::unknown;
 
@@ -46,6 +52,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const LATENESS_MAX: Duration = Duration::from_secs(2);
 /// Longest silence within an answer.
 const SILENCE_MAX: Duration = DEADLINE_MAX.saturating_add(LATENESS_MAX);
+/// How often to make sure of a node that leads no more while it still works on a request, and how long it may
+/// take to say that it lives.
+const LIFE_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait before trying again when nobody leads: an election takes about a second.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
 
@@ -80,6 +89,24 @@ pub(crate) struct Outgoing<'r> {
     pub(crate) effect: Effect,
 }
 
+/// What became of a request that was passed on.
+pub(crate) enum Passed {
+    /// The other node answered.
+    Answered(Response),
+    /// It certainly did not do it, but another node might. What to say if none does.
+    Undone(Result<Response, Failure>),
+}
+
+impl Passed {
+    /// The answer, of whoever would give one.
+    pub(crate) fn last_word(self) -> Result<Response, Failure> {
+        match self {
+            Self::Answered(response) => Ok(response),
+            Self::Undone(outcome) => outcome,
+        }
+    }
+}
+
 /// Passes requests on.
 pub(crate) struct Forwarder {
     client: reqwest::Client,
@@ -106,20 +133,22 @@ impl Forwarder {
         }
     }
 
-    /// Sends `outgoing` to `upstream`, the base URL of the node that leads, and returns its answer,
-    /// whatever it is.
-    pub(crate) async fn forward(
+    /// Sends `outgoing` to the node that leads, as far as `node` knows, and returns its answer, whatever
+    /// it is.
+    pub(crate) async fn forward<N: Node>(
         &self,
-        upstream: Option<String>,
+        node: &N,
         outgoing: Outgoing<'_>,
         ask: &Ask,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Passed, Failure> {
         if ask.forwarded {
             return Err(unavailable(
                 "the request was passed on once, and this node cannot do it",
             ));
         }
-        let upstream = upstream.ok_or_else(|| unavailable("no primary is known"))?;
+        let Some(upstream) = node.upstream() else {
+            return Ok(Passed::Undone(Err(unavailable("no primary is known"))));
+        };
         let remaining = ask.remaining()?;
         let Outgoing { head, body, effect } = outgoing;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -137,21 +166,50 @@ impl Forwarder {
             remaining.saturating_add(LATENESS_MAX),
             self.client.execute(request),
         );
-        match sent.await {
-            Ok(Ok(answer)) => Ok(returned(answer)),
+        let sent = tokio::select! {
+            sent = sent => sent,
+            () = self.lost(node, &upstream) => {
+                warn!(%upstream, ?effect, "a node that led is not heard of any more");
+                return if watch.unsent() || effect == Effect::Looks {
+                    let failure = unavailable(format!("{upstream} cannot be reached"));
+                    Ok(Passed::Undone(Err(failure)))
+                } else {
+                    Err(unknown(format!("{upstream} leads no more and did not answer")))
+                };
+            }
+        };
+        match sent {
+            Ok(Ok(answer)) if leads_not(&answer) => Ok(Passed::Undone(Ok(returned(answer)))),
+            Ok(Ok(answer)) => Ok(Passed::Answered(returned(answer))),
             Ok(Err(error)) => {
                 warn!(%upstream, %error, ?effect, "request was not passed on well");
                 let unsent = error.is_connect() || watch.unsent();
-                Err(if unsent || effect == Effect::Looks {
-                    unavailable(format!("{upstream} cannot be reached"))
+                if unsent || effect == Effect::Looks {
+                    let failure = unavailable(format!("{upstream} cannot be reached"));
+                    Ok(Passed::Undone(Err(failure)))
                 } else {
-                    unknown(format!("the connection to {upstream} broke"))
-                })
+                    Err(unknown(format!("the connection to {upstream} broke")))
+                }
             }
             Err(_) if watch.unsent() || effect == Effect::Looks => Err(deadline_passed()),
             Err(_) => Err(unknown(format!(
                 "{upstream} did not answer by the deadline"
             ))),
+        }
+    }
+
+    /// Resolves once `node` knows of another leader than `upstream`, and that one does not say that it lives.
+    async fn lost<N: Node>(&self, node: &N, upstream: &str) {
+        let url = format!("{}/health", upstream.trim_end_matches('/'));
+        loop {
+            sleep(LIFE_WAIT).await;
+            if node.upstream().as_deref() == Some(upstream) {
+                continue;
+            }
+            let question = self.client.get(&url).timeout(LIFE_WAIT).send();
+            if question.await.is_err() {
+                return;
+            }
         }
     }
 
@@ -179,6 +237,15 @@ impl Forwarder {
         let random = self.handles.random.bytes16();
         RequestId::new(uuid::Builder::from_random_bytes(random).into_uuid())
     }
+}
+
+/// Whether a node says that it did nothing because it does not lead, or not yet. One that asks to stay away for
+/// longer than an election takes speaks of an outage.
+fn leads_not(answer: &reqwest::Response) -> bool {
+    let kind = answer.headers().get(headers::FAILURE);
+    answer.status() == StatusCode::SERVICE_UNAVAILABLE
+        && kind.is_some_and(|kind| kind == FailureKind::Unavailable.name())
+        && !answer.headers().contains_key(RETRY_AFTER)
 }
 
 fn returned(answer: reqwest::Response) -> Response {

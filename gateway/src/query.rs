@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::ask::Ask;
 use crate::envelope;
-use crate::forward::{Effect, Outgoing};
+use crate::forward::{Effect, Outgoing, Passed, Search};
 use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
@@ -94,19 +94,40 @@ pub(crate) enum Ran {
 }
 
 impl Job<'_> {
+    /// Runs them here or has the node run them that leads, and looks again for that while an election goes
+    /// on: this one may win it.
     pub(crate) async fn run<N: Node>(&self, gateway: &Gateway<N>) -> Result<Ran, Failure> {
-        let Self {
-            head,
-            body,
-            ask,
-            database,
-            shape,
-            parse,
-        } = *self;
+        let mut search = Search::new(self.ask);
+        loop {
+            let node = &*gateway.node;
+            match self.run_here(gateway).await {
+                Ok(Executed::Answer(answer)) => return Ok(Ran::Here(answer)),
+                Ok(Executed::Forward) => {}
+                Err(NotHere::Unknown) if node.ready().is_err() && search.goes_on(node).await => {
+                    continue;
+                }
+                Err(NotHere::Unknown) => return Err(missing(node, self.database)),
+                Err(NotHere::Failed(failure)) => return Err(failure),
+            }
+            let outgoing = Outgoing {
+                head: self.head,
+                body: self.body.clone(),
+                effect: Effect::Unclear,
+            };
+            match gateway.forwarder.forward(node, outgoing, self.ask).await? {
+                Passed::Undone(_) if search.goes_on(node).await => {}
+                passed => return passed.last_word().map(Ran::Elsewhere),
+            }
+        }
+    }
+
+    async fn run_here<N: Node>(&self, gateway: &Gateway<N>) -> Result<Executed, NotHere> {
+        let Self { ask, .. } = *self;
         // Also when another node will run them: what is malformed need not travel.
-        let statements = parsed(body, parse, ask.form, gateway.gate.limits().query).await?;
-        let executed = match gateway.node.resolve(database) {
-            Some(DatabaseId::CATALOGUE) => return Err(no_database(database)),
+        let bounds = gateway.gate.limits().query;
+        let statements = parsed(self.body, self.parse, ask.form, bounds).await?;
+        match gateway.node.resolve(self.database) {
+            Some(DatabaseId::CATALOGUE) => Err(no_database(self.database).into()),
             Some(database) => {
                 let execute = Execute {
                     database,
@@ -115,28 +136,29 @@ impl Job<'_> {
                     read: ask.read,
                     deadline: ask.remaining()?,
                     on_miss: ask.on_miss,
-                    shape,
+                    shape: self.shape,
                     form: ask.form,
                 };
-                settled(execute.deadline, gateway.node.execute(execute)).await?
+                let deadline = execute.deadline;
+                Ok(settled(deadline, gateway.node.execute(execute)).await?)
             }
             // A database that was created a moment ago may not have reached this node.
-            None if gateway.node.upstream().is_some() => Executed::Forward,
-            None => return Err(missing(&*gateway.node, database)),
-        };
-        match executed {
-            Executed::Answer(answer) => Ok(Ran::Here(answer)),
-            Executed::Forward => {
-                let upstream = gateway.node.upstream();
-                let outgoing = Outgoing {
-                    head,
-                    body: body.clone(),
-                    effect: Effect::Unclear,
-                };
-                let forwarded = gateway.forwarder.forward(upstream, outgoing, ask).await;
-                forwarded.map(Ran::Elsewhere)
-            }
+            None if gateway.node.upstream().is_some() => Ok(Executed::Forward),
+            None => Err(NotHere::Unknown),
         }
+    }
+}
+
+/// Why this node neither ran statements nor has another one to run them.
+enum NotHere {
+    /// It does not know the database.
+    Unknown,
+    Failed(Failure),
+}
+
+impl From<Failure> for NotHere {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
