@@ -616,6 +616,11 @@ impl Owner {
         })
     }
 
+    /// Why it refuses everything, once a write or sync has failed.
+    pub fn failure(&self) -> Option<&str> {
+        self.poison.as_deref()
+    }
+
     /// Closes the connection. Transactions that await acknowledgement are dropped.
     pub fn close(self) {}
 

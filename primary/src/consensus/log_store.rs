@@ -13,7 +13,9 @@
 //!
 //! - An entry is readable when `append` returns, and durable when its callback is called.
 //! - A vote is durable when `save_vote` returns, and the [`Fence`] has seen it before.
-//! - An error is final: the store refuses everything afterwards.
+//! - An error is final: the store refuses everything afterwards, and the node's process ends. A failed write
+//!   or fsync, for lack of space or worse, is never tried again on the same bytes; the next start begins by
+//!   making the end of the log durable, see [`log_tail`].
 //!
 //! Traps: the callback runs on the flush thread and takes this store's lock, so nothing that holds the lock
 //! may wait for that thread. It could only be made to by filling raft-log's queue of 1,024 requests or
@@ -43,6 +45,7 @@ use super::cell::{Cell, CellEntry, CellVote, LogId};
 use super::error::ConsensusError;
 use super::failure::Failure;
 use super::fence::Fence;
+use super::log_tail;
 use super::records::{LogIdentity, Records, StoredLogId, StoredPayload, StoredVote, damaged};
 
 /// Most bytes read from the log in one go, unless a single entry is larger.
@@ -150,6 +153,7 @@ impl LogStore {
         let path = &options.directory;
         let open = || {
             create_directory(path)?;
+            log_tail::settle(path)?;
             let mut log = RaftLog::<Records>::open(Arc::new(raft_log_config(options)?))?;
             let got = identify(&mut log, options.node)?;
             Ok((log, got))
@@ -216,6 +220,21 @@ impl LogStore {
                 _ => Ok(()),
             }
         })
+    }
+
+    /// Last entry of the newest segment that is followed by at least `bytes` of log.
+    pub(super) fn index_before(&self, bytes: u64) -> Option<u64> {
+        let index = |log: &mut RaftLog<Records>| {
+            let stat = log.stat();
+            let end = stat.open_chunk.global_end;
+            let mut far = stat
+                .closed_chunks
+                .iter()
+                .rev()
+                .filter(|segment| end.saturating_sub(segment.global_end) >= bytes);
+            Ok(far.find_map(|segment| segment.log_state.last().map(|last| last.index)))
+        };
+        self.shared.lock().with(index).ok().flatten()
     }
 
     /// Bytes of all segments.
@@ -342,14 +361,16 @@ impl State {
         self.flushing = true;
         self.wanted = false;
         // A refused request drops the callback, which then answers with an error.
-        log.flush(
+        let flushed = log.flush(
             true,
             Some(Flushed {
                 waiting,
                 begun: Instant::now(),
                 shared: shared.clone(),
             }),
-        )
+        );
+        // Refused because the flush thread has ended: it knows of what. Only then is there no wait.
+        flushed.map_err(|refused| log.wait_worker_idle().err().unwrap_or(refused))
     }
 }
 
@@ -408,6 +429,7 @@ impl Callback for Flushed {
 
 impl Drop for Flushed {
     fn drop(&mut self) {
+        // Unsent: the flush thread ended before this one's turn.
         std::mem::take(&mut self.waiting).complete(&Err(closed()));
     }
 }

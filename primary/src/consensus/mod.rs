@@ -43,6 +43,7 @@ mod fence;
 mod handle;
 mod leadership;
 mod log_store;
+mod log_tail;
 mod machine;
 mod member;
 mod network;

@@ -24,6 +24,7 @@ use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
 use super::failure::{Failure, describe};
 use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
 use super::snapshot::Content;
+use crate::files;
 
 /// Entries handed to the machine at once.
 const BATCH_ENTRIES_MAX: usize = 1024;
@@ -323,13 +324,7 @@ impl RaftSnapshotBuilder<Cell> for Build {
         let persisting = persisting.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
         let manifest = match persisting.await {
             Ok(manifest) => manifest,
-            Err(error) => {
-                let reason = describe("persist", &error);
-                tracing::warn!(reason, "applied entries are not durable without the log");
-                self.signals.persist_refused.send_replace(reason.into());
-                // An error here would end consensus. The last snapshot again changes nothing.
-                return Ok(self.durable.get().into_snapshot(String::new()));
-            }
+            Err(error) => return self.refused("persist", error),
         };
         let meta = self.meta.clone();
         let applied = Applied {
@@ -337,15 +332,35 @@ impl RaftSnapshotBuilder<Cell> for Build {
             membership: meta.last_membership.clone(),
             manifest: manifest.clone(),
         };
-        let advanced = self.durable.advance(applied).await;
-        let failure = &self.signals.failure;
-        advanced.inspect_err(|error| failure.set("write what is durable", error))?;
+        if let Err(error) = self.durable.advance(applied).await {
+            return self.refused("write what is durable", error);
+        }
         // Of what is built openraft keeps the meta data; what is sent comes from the state machine.
         let source = String::new();
         Ok(Snapshot {
             meta,
             snapshot: Content { manifest, source },
         })
+    }
+}
+
+impl Build {
+    /// A persist that finds no room, or that readers are in the way of, is tried again at another time: all
+    /// it would have allowed is to cut the log. After any other failure of the disk nobody can say what of the
+    /// files is on it: that ends consensus.
+    fn refused<E>(&self, what: &str, error: E) -> io::Result<CellSnapshot>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        if files::is_broken(&error) {
+            self.signals.failure.set(what, &error);
+            return Err(io::Error::other(error));
+        }
+        let reason = describe(what, &error);
+        tracing::warn!(reason, "applied entries are not durable without the log");
+        self.signals.persist_refused.send_replace(reason.into());
+        // An error here would end consensus. The last snapshot again changes nothing.
+        Ok(self.durable.get().into_snapshot(String::new()))
     }
 }
 
