@@ -1,4 +1,4 @@
-//! Three voters and a replica that finds the one that leads.
+//! Voters and replicas that find the one of them that leads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,53 +10,103 @@ use crate::agreement;
 use crate::cluster::{CLUSTER_SECRET, PRIMARY_REGION};
 use crate::node::Node;
 use crate::wait;
+use crate::ways::Ways;
 
-/// A cell of three, and a replica of it.
+/// How long a look at one node may take.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
+
+/// How many of each, and what is between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// Voters: 1, 3 or 5.
+    pub voters: usize,
+    /// Replicas.
+    pub replicas: usize,
+    /// Whether voters reach each other through relays that can be cut.
+    pub relays: bool,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            voters: 3,
+            replicas: 1,
+            relays: false,
+        }
+    }
+}
+
+/// A cell, and replicas of it.
 #[derive(Debug)]
 pub struct Cell {
-    /// The voters.
+    /// The voters. The first has id 1.
     pub voters: Vec<Node>,
-    /// The replica.
-    pub replica: Node,
+    /// The replicas.
+    pub replicas: Vec<Node>,
+    /// The ways between voters, if the [`Layout`] has relays.
+    pub ways: Ways,
     // Last: the directories go when the processes have.
     _directory: TempDir,
 }
 
 impl Cell {
-    /// Starts all of them, and waits until they are ready.
+    /// Starts three voters and a replica, and waits until they are ready.
     pub async fn start(program: &str) -> Self {
+        Self::of(program, Layout::default()).await
+    }
+
+    /// Starts what `layout` says, and waits until all are ready.
+    pub async fn of(program: &str, layout: Layout) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tidemark-test-")
             .tempdir()
             .expect("make a temporary directory");
         let program = Path::new(program);
         let home = |name: &str| directory.path().join(name);
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let mut voters: Vec<Node> = (1..=3)
+        let mut voters: Vec<Node> = (1..=layout.voters)
             .map(|id| {
                 let name = format!("voter {id}");
-                Node::new(&name, program, &home(&id.to_string()), Vec::new())
+                Node::new(&name, program, &home(&format!("voter-{id}")), Vec::new())
             })
             .collect();
+        let addresses: Vec<_> = voters.iter().map(Node::address).collect();
+        let ways = if layout.relays {
+            Ways::between(&addresses).await
+        } else {
+            Ways::default()
+        };
+        let urls: Vec<_> = voters.iter().map(Node::url).collect();
         let list: Vec<_> = (1..)
-            .zip(&voters)
-            .map(|(id, voter)| format!("{id}={}", voter.url()))
+            .zip(&urls)
+            .map(|(id, url)| format!("{id}={url}"))
             .collect();
-        let list = list.join(",");
-        for (id, voter) in (1..).zip(&mut voters) {
-            let id = i32::to_string(&id);
+        let common = ["--cluster-secret", CLUSTER_SECRET].map(str::to_owned);
+        for (at, voter) in voters.iter_mut().enumerate() {
+            let id = (at + 1).to_string();
             let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
-            let rest = ["--voter", &list, "--cluster-secret", CLUSTER_SECRET];
-            voter.set_arguments(words(&[&line[..], &rest].concat()));
+            let mut words: Vec<_> = line.map(str::to_owned).into();
+            words.extend(common.clone());
+            if layout.voters > 1 {
+                words.extend(["--voter".to_owned(), list.join(",")]);
+            }
+            for (other, url) in ways.from(at) {
+                words.extend(["--via".to_owned(), format!("{}={url}", other + 1)]);
+            }
+            voter.set_arguments(words);
         }
-        let upstreams: Vec<_> = voters.iter().map(Node::url).collect();
-        let upstreams = upstreams.join(",");
-        let line = ["replica", "--region", "WEUR", "--upstream", &upstreams];
-        let line = [&line[..], &["--cluster-secret", CLUSTER_SECRET]].concat();
-        let replica = Node::new("replica", program, &home("replica"), words(&line));
+        let replicas = (1..=layout.replicas).map(|number| {
+            let line = ["replica", "--region", "WEUR", "--upstream"];
+            let mut words: Vec<_> = line.map(str::to_owned).into();
+            words.push(urls.join(","));
+            words.extend(common.clone());
+            let name = format!("replica {number}");
+            let home = home(&format!("replica-{number}"));
+            Node::new(&name, program, &home, words)
+        });
         let mut cell = Self {
+            replicas: replicas.collect(),
             voters,
-            replica,
+            ways,
             _directory: directory,
         };
         for node in cell.nodes_mut() {
@@ -70,24 +120,43 @@ impl Cell {
 
     /// All nodes, the voters first.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.voters.iter().chain([&self.replica])
+        self.voters.iter().chain(&self.replicas)
     }
 
     /// All nodes, the voters first.
     pub fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
-        self.voters.iter_mut().chain([&mut self.replica])
+        self.voters.iter_mut().chain(&mut self.replicas)
+    }
+
+    /// What the voter at this place calls itself in its answers.
+    pub fn voter_id(at: usize) -> String {
+        format!("{:016x}", at + 1)
     }
 
     /// Waits until a voter leads; returns its place among them.
     pub async fn leader(&self) -> usize {
-        wait::soon("a voter leads", async || {
+        self.leader_that("a voter leads", |_| true).await
+    }
+
+    /// Waits until another voter leads than the one at this place, whatever that one thinks; returns the
+    /// place of the other.
+    pub async fn successor(&self, of: usize) -> usize {
+        let what = format!("another voter than {} leads", of + 1);
+        self.leader_that(&what, |at| at != of).await
+    }
+
+    async fn leader_that(&self, what: &str, wanted: impl Fn(usize) -> bool) -> usize {
+        wait::soon(what, async || {
             let mut leaders = Vec::new();
             for (at, voter) in self.voters.iter().enumerate() {
-                if let Ok(status) = voter.api().status().await {
+                // A process that is stopped keeps its connections open and answers none.
+                let status = tokio::time::timeout(LOOK_WAIT, voter.api().status()).await;
+                if let Ok(Ok(status)) = status {
                     leaders.extend(status.leading.then_some((status.term, at)));
                 }
             }
-            leaders.into_iter().max().map(|(_, at)| at)
+            let (_, at) = leaders.into_iter().max()?;
+            wanted(at).then_some(at)
         })
         .await
     }
@@ -109,9 +178,11 @@ impl Cell {
         agreement::verified(&nodes, deadline).await;
     }
 
-    /// Stops all nodes gracefully, the replica first.
+    /// Stops all nodes gracefully, the replicas first.
     pub async fn stop(&mut self) {
-        self.replica.stop().await;
+        for replica in &mut self.replicas {
+            replica.stop().await;
+        }
         for voter in &mut self.voters {
             voter.stop().await;
         }

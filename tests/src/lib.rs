@@ -6,22 +6,30 @@
 //! 2. The test speaks HTTP ([`Api`]) or uses the Rust client, kills, restarts, cuts, heals.
 //! 3. On a panic each node's log is printed; dropping a cluster kills its processes.
 //!
+//! A [`Cell`] is the same with several voters and, if wanted, relays between them ([`Ways`]). A [`Workload`]
+//! writes and reads there and keeps a [`history`] of what it was told, which is judged in the end.
+//!
 //! Every wait has a deadline ([`wait`]), every choice a [seed](Seed).
 
 mod agreement;
 mod api;
 mod cell;
 mod cluster;
+pub mod history;
 mod line;
 mod node;
 mod port;
 mod seed;
 pub mod wait;
+mod ways;
+mod workload;
 
 pub use api::{Api, Query, Reply};
-pub use cell::Cell;
+pub use cell::{Cell, Layout};
 pub use cluster::{Cluster, Place};
 pub use line::Line;
 pub use node::{Node, flip_bit, signal};
 pub use port::free_ports;
 pub use seed::Seed;
+pub use ways::Ways;
+pub use workload::{Load, Workload};

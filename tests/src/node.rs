@@ -136,6 +136,16 @@ impl Node {
         }
     }
 
+    /// Stops it from running, without telling it: SIGSTOP.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// Lets it run again: SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT");
+    }
+
     /// SIGTERM; waits until the process has ended, and asserts that it ended well.
     pub async fn stop(&mut self) {
         let Some(mut process) = self.process.take() else {

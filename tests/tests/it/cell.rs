@@ -31,7 +31,7 @@ async fn killed_leaders_lose_nothing_and_successors_are_quick() {
     let leader = cell.leader().await;
     cell.voters[leader].api().create("chains").await;
     let table = "CREATE TABLE chain (writer INTEGER, n INTEGER, PRIMARY KEY (writer, n))";
-    cell.replica.api().query("chains", table).ok().await;
+    cell.replicas[0].api().query("chains", table).ok().await;
 
     let work = Arc::new(Work::default());
     let mut writers = JoinSet::new();
@@ -63,7 +63,7 @@ async fn killed_leaders_lose_nothing_and_successors_are_quick() {
     let leader = cell.leader().await;
     let sql =
         "SELECT writer, max(n) AS last, count(*) AS n FROM chain GROUP BY writer ORDER BY writer";
-    for node in [&cell.voters[leader], &cell.replica] {
+    for node in [&cell.voters[leader], &cell.replicas[0]] {
         let query = node.api().query("chains", sql);
         let reply = query.bookmark("first-unconstrained").ok().await;
         let found: Vec<_> = reply

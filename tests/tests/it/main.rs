@@ -5,6 +5,7 @@ mod catch_up;
 mod cell;
 mod chinook;
 mod dev;
+mod faults;
 mod first_steps;
 mod kill;
 mod same_files;

@@ -1,0 +1,363 @@
+//! Judges a history: what was promised and not kept.
+//!
+//! The rows in the end are the one order that everything has to fit into:
+//!
+//! - Each acknowledged value is there once, at the place that its writer was told; no refused one is, none
+//!   that nobody wrote is, and none is twice.
+//! - A write that was answered before another was sent is placed before it.
+//! - `seq` of a position minus the rows of its state is the same number everywhere, and one `seq` has one
+//!   checksum: there is a single history.
+//! - What a read saw is what is there in the end, up to the state it was answered from: nobody ever saw
+//!   what was not committed.
+//! - A read is as fresh as it asked, and no session ever goes back.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tidemark_protocol::Position;
+
+use super::{Asked, Entry, Fate, History, Moment, Write};
+
+#[cfg(test)]
+mod tests;
+
+/// A promise that was not kept.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    /// Acknowledged, and not there.
+    #[error("lost: value {value} was acknowledged at place {place:?} and is not there")]
+    Lost {
+        /// The value.
+        value: u64,
+        /// Where it was said to be.
+        place: Option<u64>,
+    },
+    /// There more than once.
+    #[error("counted twice: value {value} is at places {places:?}")]
+    Twice {
+        /// The value.
+        value: u64,
+        /// Where it is.
+        places: Vec<u64>,
+    },
+    /// There, although nobody wrote it.
+    #[error("phantom: value {value} at place {place} was written by nobody")]
+    Phantom {
+        /// The value.
+        value: u64,
+        /// Where it is.
+        place: u64,
+    },
+    /// There, although its writer was told that nothing had happened.
+    #[error("refused and there: value {value} at place {place}")]
+    Refused {
+        /// The value.
+        value: u64,
+        /// Where it is.
+        place: u64,
+    },
+    /// Not where its writer was told.
+    #[error("moved: value {value} was acknowledged at place {told} and is at {place}")]
+    Moved {
+        /// The value.
+        value: u64,
+        /// Where it was said to be.
+        told: u64,
+        /// Where it is.
+        place: u64,
+    },
+    /// A place that no row has.
+    #[error("hole: place {place} is empty")]
+    Hole {
+        /// The place.
+        place: u64,
+    },
+    /// Answered before another was sent, and placed after it.
+    #[error(
+        "out of order: value {later} was sent after {earlier} had been answered, and precedes it"
+    )]
+    Order {
+        /// What was answered first.
+        earlier: u64,
+        /// What was sent then.
+        later: u64,
+    },
+    /// A position whose sequence number does not fit the rows of its state.
+    #[error(
+        "position {position} names a state of {rows} rows; all others have seq = rows + {base}"
+    )]
+    Count {
+        /// The position.
+        position: Position,
+        /// Rows of the state.
+        rows: u64,
+        /// What the others say.
+        base: u64,
+    },
+    /// One sequence number, two contents.
+    #[error("two histories: {one} and {other}")]
+    Fork {
+        /// A position.
+        one: Position,
+        /// Another of the same age.
+        other: Position,
+    },
+    /// A read saw what was never committed.
+    #[error(
+        "uncommitted: node {node} showed value {seen} at place {place}, where there is {found:?}"
+    )]
+    Uncommitted {
+        /// Who showed it.
+        node: String,
+        /// Where.
+        place: u64,
+        /// What was seen.
+        seen: u64,
+        /// What is there.
+        found: Option<u64>,
+    },
+    /// A read was answered from a state before the one it asked for.
+    #[error("behind: node {node} was asked for {asked} and answered from {got}")]
+    Behind {
+        /// Who answered.
+        node: String,
+        /// The state that was asked for.
+        asked: Position,
+        /// The state it was answered from.
+        got: Position,
+    },
+    /// A read that asked for everything missed an acknowledged write.
+    #[error(
+        "stale: node {node} answered with {rows} rows, when place {place} had been acknowledged"
+    )]
+    Stale {
+        /// Who answered.
+        node: String,
+        /// Rows it knew of.
+        rows: u64,
+        /// What it should have known of.
+        place: u64,
+    },
+    /// A session went back.
+    #[error("session {session} went back from {from} to {to}")]
+    Back {
+        /// The session.
+        session: u32,
+        /// The newest state it had seen.
+        from: Position,
+        /// What it was answered from then.
+        to: Position,
+    },
+}
+
+/// Everything that is wrong with `history`, if `rows` is what is there in the end, by place.
+pub fn check(history: &History, rows: &[Entry]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    presence(history, rows, &mut found);
+    real_time(history, rows, &mut found);
+    one_history(history, &mut found);
+    visibility(history, rows, &mut found);
+    freshness(history, &mut found);
+    sessions(history, &mut found);
+    found
+}
+
+/// Who is there, how often, and where.
+fn presence(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
+    let mut places: HashMap<u64, Vec<u64>> = HashMap::new();
+    for (expected, Entry { place, value }) in (1..).zip(rows) {
+        if *place != expected {
+            found.push(Violation::Hole { place: expected });
+            return;
+        }
+        places.entry(*value).or_default().push(*place);
+    }
+    let written: HashSet<_> = history.writes.iter().map(|write| write.value).collect();
+    for Entry { place, value } in rows {
+        if !written.contains(value) {
+            let (value, place) = (*value, *place);
+            found.push(Violation::Phantom { value, place });
+        }
+    }
+    for Write { value, fate, .. } in &history.writes {
+        let value = *value;
+        match (fate, places.get(&value).map(Vec::as_slice)) {
+            (_, Some(places @ [_, _, ..])) => found.push(Violation::Twice {
+                value,
+                places: places.to_vec(),
+            }),
+            (Fate::Committed(told), None) => found.push(Violation::Lost {
+                value,
+                place: told.place,
+            }),
+            (Fate::Committed(told), Some(&[place])) => {
+                if let Some(told) = told.place
+                    && told != place
+                {
+                    found.push(Violation::Moved { value, told, place });
+                }
+            }
+            (Fate::Failed, Some(&[place])) => found.push(Violation::Refused { value, place }),
+            (Fate::Failed | Fate::Unknown, _) | (Fate::Committed(_), Some([])) => {}
+        }
+    }
+}
+
+/// The order of places does not contradict the order in time.
+fn real_time(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
+    let committed = |write: &&Write| matches!(write.fate, Fate::Committed(_));
+    let writes: HashMap<_, _> = history
+        .writes
+        .iter()
+        .map(|write| (write.value, write))
+        .collect();
+    // From the last place to the first: the one of those passed that was answered first.
+    let mut first_answered: Option<&Write> = None;
+    for Entry { value, .. } in rows.iter().rev() {
+        let Some(write) = writes.get(value) else {
+            continue;
+        };
+        if let Some(earlier) = first_answered
+            && earlier.returned < write.invoked
+        {
+            found.push(Violation::Order {
+                earlier: earlier.value,
+                later: write.value,
+            });
+        }
+        // When an unknown one took effect nobody can say.
+        if committed(&write) && first_answered.is_none_or(|first| write.returned < first.returned) {
+            first_answered = Some(write);
+        }
+    }
+}
+
+/// All positions belong to one history, and each tells how many rows there were.
+fn one_history(history: &History, found: &mut Vec<Violation>) {
+    let written = history.writes.iter().filter_map(|write| match &write.fate {
+        Fate::Committed(told) => told.position.zip(told.place),
+        Fate::Failed | Fate::Unknown => None,
+    });
+    let read = history.reads.iter().map(|read| {
+        (
+            read.position,
+            read.newest.first().map_or(0, |entry| entry.place),
+        )
+    });
+    let mut base = None;
+    let mut states: BTreeMap<_, Position> = BTreeMap::new();
+    for (position, rows) in written.chain(read) {
+        let own = position.seq.0.checked_sub(rows);
+        let base = *base.get_or_insert(own.unwrap_or(0));
+        if own != Some(base) {
+            let violation = Violation::Count {
+                position,
+                rows,
+                base,
+            };
+            found.push(violation);
+        }
+        let known = states
+            .entry((position.epoch, position.seq))
+            .or_insert(position);
+        if *known != position {
+            let (one, other) = (*known, position);
+            found.push(Violation::Fork { one, other });
+        }
+    }
+}
+
+/// What was seen is what is there in the end.
+fn visibility(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
+    let at = |place: u64| {
+        let index = usize::try_from(place.checked_sub(1)?).ok()?;
+        rows.get(index).map(|entry| entry.value)
+    };
+    for read in &history.reads {
+        for Entry { place, value } in &read.newest {
+            if at(*place) != Some(*value) {
+                found.push(Violation::Uncommitted {
+                    node: read.node.clone(),
+                    place: *place,
+                    seen: *value,
+                    found: at(*place),
+                });
+            }
+        }
+    }
+}
+
+/// Reads are as fresh as they asked.
+fn freshness(history: &History, found: &mut Vec<Violation>) {
+    // The greatest place that had been acknowledged by each moment of an acknowledgement.
+    let mut known: Vec<(Moment, u64)> = history
+        .writes
+        .iter()
+        .filter_map(|write| match &write.fate {
+            Fate::Committed(told) => told.place.map(|place| (write.returned, place)),
+            Fate::Failed | Fate::Unknown => None,
+        })
+        .collect();
+    known.sort_unstable();
+    let mut greatest = 0;
+    for (_, place) in &mut known {
+        greatest = greatest.max(*place);
+        *place = greatest;
+    }
+    for read in &history.reads {
+        match read.asked {
+            Asked::Anything => {}
+            Asked::From(asked) => {
+                if !read.position.reached(&asked) {
+                    found.push(Violation::Behind {
+                        node: read.node.clone(),
+                        asked,
+                        got: read.position,
+                    });
+                }
+            }
+            Asked::Everything => {
+                let before = known.partition_point(|(returned, _)| *returned < read.invoked);
+                let place = before.checked_sub(1).map_or(0, |last| known[last].1);
+                let rows = read.newest.first().map_or(0, |entry| entry.place);
+                if rows < place {
+                    let node = read.node.clone();
+                    found.push(Violation::Stale { node, rows, place });
+                }
+            }
+        }
+    }
+}
+
+/// Sessions see their own writes, and never an older state than before.
+fn sessions(history: &History, found: &mut Vec<Violation>) {
+    let mut steps: BTreeMap<u32, Vec<(Moment, Position)>> = BTreeMap::new();
+    for write in &history.writes {
+        if let (Some(session), Fate::Committed(told)) = (write.session, &write.fate)
+            && let Some(position) = told.position
+        {
+            let step = (write.returned, position);
+            steps.entry(session).or_default().push(step);
+        }
+    }
+    for read in &history.reads {
+        if let Some(session) = read.session {
+            let step = (read.returned, read.position);
+            steps.entry(session).or_default().push(step);
+        }
+    }
+    for (session, mut steps) in steps {
+        // A session does one thing at a time.
+        steps.sort_by_key(|(returned, _)| *returned);
+        let mut newest: Option<Position> = None;
+        for (_, position) in steps {
+            match newest {
+                Some(from) if !position.reached(&from) => found.push(Violation::Back {
+                    session,
+                    from,
+                    to: position,
+                }),
+                _ => newest = Some(position),
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Histories with one thing wrong each: a judge that finds nothing must have looked.
+
+use std::time::Duration;
+
+use tidemark_protocol::{Epoch, RequestId, Seq, StateChecksum};
+use uuid::Uuid;
+
+use super::super::{Acknowledgement, Asked, Fate, History, Read, Write};
+use super::*;
+
+/// `seq` of the state without rows.
+const BASE: u64 = 7;
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The state with so many rows.
+fn state(rows: u64) -> Position {
+    Position {
+        epoch: Epoch(1),
+        seq: Seq(BASE + rows),
+        checksum: StateChecksum(rows * 1000),
+    }
+}
+
+fn told(place: u64) -> Fate {
+    Fate::Committed(Acknowledgement {
+        place: Some(place),
+        position: Some(state(place)),
+        node: "1".to_owned(),
+        repeated: false,
+    })
+}
+
+/// Sent and answered at these moments.
+fn write(value: u64, from: u64, to: u64, fate: Fate) -> Write {
+    Write {
+        value,
+        request: RequestId::new(Uuid::from_u128(value.into())),
+        session: None,
+        invoked: at(from),
+        returned: at(to),
+        fate,
+    }
+}
+
+/// A read of the state with these rows.
+fn read(asked: Asked, from: u64, rows: &[Entry]) -> Read {
+    let mut newest = rows.to_vec();
+    newest.reverse();
+    Read {
+        session: None,
+        asked,
+        invoked: at(from),
+        returned: at(from + 1),
+        position: state(rows.len() as u64),
+        newest,
+        node: "2".to_owned(),
+    }
+}
+
+fn rows(values: &[u64]) -> Vec<Entry> {
+    let entry = |(place, value): (u64, &u64)| Entry {
+        place,
+        value: *value,
+    };
+    (1..).zip(values).map(entry).collect()
+}
+
+/// Two writes one after the other, a third that overlaps the second, one refused and one in doubt, and
+/// reads of every kind.
+fn sound() -> (History, Vec<Entry>) {
+    let rows = rows(&[10, 20, 30, 50]);
+    let history = History {
+        writes: vec![
+            write(10, 0, 1, told(1)),
+            write(20, 2, 5, told(2)),
+            write(30, 3, 6, told(3)),
+            write(40, 3, 4, Fate::Failed),
+            write(50, 3, 4, Fate::Unknown),
+            write(60, 3, 4, Fate::Unknown),
+        ],
+        reads: vec![
+            read(Asked::Anything, 9, &[]),
+            read(Asked::Everything, 3, &rows[..1]),
+            read(Asked::Everything, 7, &rows[..3]),
+            read(Asked::From(state(2)), 7, &rows[..2]),
+            read(Asked::Anything, 7, &rows),
+        ],
+        ..History::default()
+    };
+    (history, rows)
+}
+
+/// What is found when this is done to a sound history.
+fn found(spoil: impl FnOnce(&mut History, &mut Vec<Entry>)) -> Vec<Violation> {
+    let (mut history, mut rows) = sound();
+    spoil(&mut history, &mut rows);
+    check(&history, &rows)
+}
+
+#[test]
+fn sound_history_passes() {
+    assert_eq!(found(|_, _| {}), []);
+}
+
+#[test]
+fn lost_acknowledged_write_is_found() {
+    let found = found(|history, _| history.writes.push(write(70, 7, 8, told(5))));
+    let lost = Violation::Lost {
+        value: 70,
+        place: Some(5),
+    };
+    assert_eq!(found, [lost]);
+}
+
+#[test]
+fn write_that_counted_twice_is_found() {
+    let found = found(|_, rows| {
+        rows.push(Entry {
+            place: 5,
+            value: 20,
+        });
+    });
+    let places = vec![2, 5];
+    assert!(found.contains(&Violation::Twice { value: 20, places }));
+}
+
+#[test]
+fn doubtful_write_that_counted_twice_is_found() {
+    let found = found(|_, rows| {
+        rows.push(Entry {
+            place: 5,
+            value: 50,
+        });
+    });
+    let places = vec![4, 5];
+    assert_eq!(found, [Violation::Twice { value: 50, places }]);
+}
+
+#[test]
+fn row_that_nobody_wrote_is_found() {
+    let found = found(|_, rows| {
+        rows.push(Entry {
+            place: 5,
+            value: 99,
+        });
+    });
+    let (value, place) = (99, 5);
+    assert_eq!(found, [Violation::Phantom { value, place }]);
+}
+
+#[test]
+fn refused_write_that_counted_is_found() {
+    let found = found(|_, rows| {
+        rows.push(Entry {
+            place: 5,
+            value: 40,
+        });
+    });
+    let (value, place) = (40, 5);
+    assert_eq!(found, [Violation::Refused { value, place }]);
+}
+
+#[test]
+fn write_at_another_place_than_told_is_found() {
+    let found = found(|history, _| history.writes[4].fate = told(3));
+    let (value, told, place) = (50, 3, 4);
+    assert_eq!(found, [Violation::Moved { value, told, place }]);
+}
+
+#[test]
+fn empty_place_is_found() {
+    let found = found(|_, rows| {
+        rows.remove(3);
+        rows.push(Entry {
+            place: 5,
+            value: 50,
+        });
+    });
+    assert!(found.contains(&Violation::Hole { place: 4 }));
+}
+
+#[test]
+fn write_placed_before_one_that_it_followed_is_found() {
+    let found = found(|history, _| history.writes[0].invoked = at(7));
+    // One per write is enough: the earliest answer among those placed after it.
+    let (earlier, later) = (20, 10);
+    assert_eq!(found, [Violation::Order { earlier, later }]);
+}
+
+#[test]
+fn doubtful_write_may_take_effect_at_any_time_after_it_was_sent() {
+    let found = found(|history, _| history.writes[4].returned = at(3));
+    assert_eq!(found, []);
+    let found = self::found(|history, rows| {
+        history.writes[4].invoked = at(7);
+        rows.swap(2, 3);
+        (rows[2].place, rows[3].place) = (3, 4);
+    });
+    let order = Violation::Order {
+        earlier: 30,
+        later: 50,
+    };
+    assert!(found.contains(&order), "{found:?}");
+}
+
+#[test]
+fn position_that_does_not_fit_its_rows_is_found() {
+    let found = found(|history, _| history.reads[3].position = state(3));
+    let violation = Violation::Count {
+        position: state(3),
+        rows: 2,
+        base: BASE,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn one_age_with_two_contents_is_found() {
+    let mut other = state(2);
+    other.checksum = StateChecksum(1);
+    let found = found(|history, _| history.reads[3].position = other);
+    let one = state(2);
+    assert_eq!(found, [Violation::Fork { one, other }]);
+}
+
+#[test]
+fn sight_of_what_was_never_committed_is_found() {
+    let found = found(|history, _| history.reads[4].newest[0].value = 60);
+    let violation = Violation::Uncommitted {
+        node: "2".to_owned(),
+        place: 4,
+        seen: 60,
+        found: Some(50),
+    };
+    assert_eq!(found, [violation]);
+    let found = self::found(|_, rows| {
+        rows.pop();
+    });
+    assert!(matches!(
+        found[..],
+        [Violation::Uncommitted { found: None, .. }]
+    ));
+}
+
+#[test]
+fn answer_from_before_the_bookmark_is_found() {
+    let found = found(|history, _| history.reads[3].asked = Asked::From(state(3)));
+    let violation = Violation::Behind {
+        node: "2".to_owned(),
+        asked: state(3),
+        got: state(2),
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn strong_read_without_an_acknowledged_write_is_found() {
+    let found = found(|history, _| history.reads[1].invoked = at(6));
+    let violation = Violation::Stale {
+        node: "2".to_owned(),
+        rows: 1,
+        place: 2,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn session_that_goes_back_is_found() {
+    let back = Violation::Back {
+        session: 5,
+        from: state(3),
+        to: state(2),
+    };
+    // From one read to the next.
+    let reads = found(|history, _| {
+        history.reads[2].session = Some(5);
+        history.reads[3].session = Some(5);
+        history.reads[3].returned = at(9);
+    });
+    assert_eq!(reads, [back.clone()]);
+    // From its own write to a read.
+    let own = found(|history, _| {
+        history.writes[2].session = Some(5);
+        history.reads[3].session = Some(5);
+    });
+    assert_eq!(own, [back]);
+}

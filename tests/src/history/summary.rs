@@ -1,0 +1,179 @@
+//! What a run says of itself: how much was done, what became of it, how long each change of leader took.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::{Asked, Fate, History, Moment};
+
+/// Counts and gaps of a history.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    committed: usize,
+    repeated: usize,
+    failed: usize,
+    unknown: usize,
+    reads: [usize; 3],
+    /// Failed tries by reason.
+    refusals: BTreeMap<String, usize>,
+    /// Per fault of a leader: from its last acknowledgement to the first of another node. `None` where
+    /// nobody followed before the next.
+    gaps: Vec<Option<Duration>>,
+}
+
+impl Summary {
+    /// Of this history.
+    pub fn of(history: &History) -> Self {
+        let mut summary = Self::default();
+        for write in &history.writes {
+            match &write.fate {
+                Fate::Committed(told) => {
+                    summary.committed += 1;
+                    summary.repeated += usize::from(told.repeated);
+                }
+                Fate::Failed => summary.failed += 1,
+                Fate::Unknown => summary.unknown += 1,
+            }
+        }
+        for read in &history.reads {
+            let kind = match read.asked {
+                Asked::Anything => 0,
+                Asked::From(_) => 1,
+                Asked::Everything => 2,
+            };
+            summary.reads[kind] += 1;
+        }
+        for reason in &history.refusals {
+            *summary.refusals.entry(reason.clone()).or_default() += 1;
+        }
+        summary.gaps = gaps(history);
+        summary
+    }
+
+    /// From the last acknowledgement of a leader to the first of its successor, shortest first.
+    pub fn gaps(&self) -> Vec<Duration> {
+        let mut gaps: Vec<_> = self.gaps.iter().flatten().copied().collect();
+        gaps.sort_unstable();
+        gaps
+    }
+
+    /// Requests that ended in a failure, after all that the client itself does about it.
+    pub fn refused_tries(&self) -> usize {
+        self.refusals.values().sum()
+    }
+}
+
+fn gaps(history: &History) -> Vec<Option<Duration>> {
+    let mut answers: Vec<(Moment, &str)> = history
+        .writes
+        .iter()
+        .filter_map(|write| match &write.fate {
+            Fate::Committed(told) if !told.repeated => Some((write.returned, &*told.node)),
+            Fate::Committed(_) | Fate::Failed | Fate::Unknown => None,
+        })
+        .collect();
+    answers.sort_unstable();
+    let faults = &history.faults;
+    let gap = |(index, fault): (usize, &super::Fault)| {
+        let leader = fault.leader.as_deref()?;
+        let next = faults[index + 1..]
+            .iter()
+            .find(|next| next.leader.is_some());
+        let (first, _) = answers.iter().find(|(returned, node)| {
+            *returned > fault.at && *node != leader && next.is_none_or(|next| *returned < next.at)
+        })?;
+        let last = answers
+            .iter()
+            .rev()
+            .find(|(returned, node)| returned < first && *node == leader);
+        Some(*first - last.map_or(fault.at, |(returned, _)| *returned))
+    };
+    faults
+        .iter()
+        .enumerate()
+        .filter(|(_, fault)| fault.leader.is_some())
+        .map(gap)
+        .collect()
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            committed,
+            repeated,
+            failed,
+            unknown,
+            reads: [anything, bookmark, everything],
+            refusals,
+            gaps,
+        } = self;
+        write!(
+            f,
+            "writes: {committed} committed ({repeated} by a repeated answer), {failed} failed, {unknown} unknown; \
+             reads: {anything} unconstrained, {bookmark} by bookmark, {everything} of everything; \
+             refused tries: {refusals:?}"
+        )?;
+        let sorted = self.gaps();
+        if let (Some(middle), Some(longest)) = (sorted.get(sorted.len() / 2), sorted.last()) {
+            write!(
+                f,
+                "; {} changes of leader, last acknowledgement to first of the successor: p50 {middle:.2?}, max {longest:.2?}",
+                sorted.len()
+            )?;
+        }
+        let without = gaps.len() - sorted.len();
+        if without > 0 {
+            write!(
+                f,
+                "; {without} leaders without a successor before the next fault"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_protocol::RequestId;
+    use uuid::Uuid;
+
+    use super::super::{Acknowledgement, Fault, Write};
+    use super::*;
+
+    #[test]
+    fn gap_is_from_the_last_of_the_old_leader_to_the_first_of_another() {
+        let answer = |ms, node: &str| Write {
+            value: ms,
+            request: RequestId::new(Uuid::from_u128(ms.into())),
+            session: None,
+            invoked: Duration::ZERO,
+            returned: Duration::from_millis(ms),
+            fate: Fate::Committed(Acknowledgement {
+                place: None,
+                position: None,
+                node: node.to_owned(),
+                repeated: false,
+            }),
+        };
+        let fault = |ms, leader: &str| Fault {
+            at: Duration::from_millis(ms),
+            leader: Some(leader.to_owned()),
+        };
+        let history = History {
+            // An answer of the first leader was on its way when that was killed.
+            writes: vec![
+                answer(10, "1"),
+                answer(21, "1"),
+                answer(900, "2"),
+                answer(950, "2"),
+            ],
+            faults: vec![fault(20, "1"), fault(960, "2")],
+            ..History::default()
+        };
+        let summary = Summary::of(&history);
+        assert_eq!(summary.gaps, [Some(Duration::from_millis(879)), None]);
+        let text = summary.to_string();
+        assert!(text.contains("4 committed"), "{text}");
+        assert!(text.contains("1 leaders without a successor"), "{text}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Clients at work on a cell, and the record of what they were told.
+//!
+//! - *Writers* insert values, half of them through all nodes as an application would, half at one node
+//!   picked anew for each try. A write in doubt is tried again under its id, or given up and stays in doubt.
+//! - *Sessions* write and read at nodes picked anew, each request with the newest bookmark before it.
+//! - *Readers* belong to no session: half take whatever a node has, half ask for everything.
+//!
+//! They go on through whatever happens to the cluster and only take notes. An answer that no fault explains
+//! (a statement refused, a bookmark of a lost history) ends its client with a panic, which [`Workload`] passes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidemark_client::Client;
+use tokio::task::JoinSet;
+
+use crate::cell::Cell;
+use crate::history::{Entry, History, Recorder, Summary, check};
+use crate::node::Node;
+use crate::seed::Seed;
+use crate::wait;
+
+mod reader;
+mod session;
+mod worker;
+mod writer;
+
+use worker::Worker;
+
+/// The database of a history.
+const DATABASE: &str = "history";
+const TABLE: &str = "CREATE TABLE entries (place INTEGER PRIMARY KEY, value INTEGER NOT NULL)";
+/// Most violations that are shown.
+const SHOWN_MAX: usize = 20;
+/// How long a request at one node may take, the client's own retries included.
+const ONE_NODE_DEADLINE: Duration = Duration::from_secs(3);
+/// The first client's stream of choices; smaller numbers are the test's.
+const STREAMS_FROM: u64 = 1000;
+
+/// How many clients, and how fast.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Writers.
+    pub writers: u32,
+    /// Sessions.
+    pub sessions: u32,
+    /// Readers outside sessions.
+    pub readers: u32,
+    /// What each rests between two requests, on average.
+    pub rest: Duration,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            writers: 64,
+            sessions: 8,
+            readers: 4,
+            rest: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Clients at work. Dropping it ends them.
+#[derive(Debug)]
+pub struct Workload {
+    recorder: Arc<Recorder>,
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+impl Workload {
+    /// Makes the table and sets the clients to work. Half the writers, the sessions and the readers speak to
+    /// one node at a time and hear of every fault.
+    pub async fn start(cell: &Cell, seed: Seed, load: Load) -> Self {
+        let alone = cell.nodes().map(one_node).collect();
+        Self::with_clients(cell, seed, load, alone).await
+    }
+
+    /// The same with clients as applications have them: each has all nodes to choose from, and the default
+    /// deadline.
+    pub async fn of_applications(cell: &Cell, seed: Seed, load: Load) -> Self {
+        let all = (0..cell.nodes().count()).map(|first| cell.client(first));
+        Self::with_clients(cell, seed, load, all.collect()).await
+    }
+
+    async fn with_clients(cell: &Cell, seed: Seed, load: Load, choice: Arc<[Client]>) -> Self {
+        let leader = cell.leader().await;
+        let api = cell.voters[leader].api();
+        api.create(DATABASE).await;
+        api.query(DATABASE, TABLE).ok().await;
+
+        let recorder = Arc::new(Recorder::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let Load {
+            writers,
+            sessions,
+            readers,
+            rest,
+        } = load;
+        let worker = |number: u32, random: fastrand::Rng| Worker {
+            number,
+            random,
+            choice: Arc::clone(&choice),
+            recorder: Arc::clone(&recorder),
+            stop: Arc::clone(&stop),
+            rest,
+        };
+        let mut clients = JoinSet::new();
+        for number in 0..writers + sessions + readers {
+            let mut random = seed.stream(STREAMS_FROM + u64::from(number));
+            let first = random.usize(..choice.len());
+            let worker = worker(number, random);
+            let even = number % 2 == 0;
+            if number < writers {
+                let own = even.then(|| cell.client(first));
+                clients.spawn(writer::run(worker, own));
+            } else if number < writers + sessions {
+                clients.spawn(session::run(worker));
+            } else {
+                clients.spawn(reader::run(worker, even));
+            }
+        }
+        Self {
+            recorder,
+            stop,
+            clients,
+        }
+    }
+
+    /// Takes note of what the test does to the cluster, by the place of the leader if it hits that one.
+    pub fn fault(&self, leader: Option<usize>) {
+        self.recorder.fault(leader.map(Cell::voter_id));
+    }
+
+    /// Waits until `more` writes are acknowledged. Panics if a client has ended meanwhile.
+    pub async fn progress(&mut self, more: usize, deadline: Duration) {
+        let goal = self.recorder.acknowledged() + more;
+        let what = format!("{more} writes are acknowledged");
+        self.until(&what, deadline, |recorder| recorder.acknowledged() >= goal)
+            .await;
+    }
+
+    /// Waits until `more` reads are answered. Panics if a client has ended meanwhile.
+    pub async fn reads(&mut self, more: usize, deadline: Duration) {
+        let goal = self.recorder.answered() + more;
+        let what = format!("{more} reads are answered");
+        self.until(&what, deadline, |recorder| recorder.answered() >= goal)
+            .await;
+    }
+
+    async fn until(&mut self, what: &str, deadline: Duration, done: impl Fn(&Recorder) -> bool) {
+        let Self {
+            recorder, clients, ..
+        } = self;
+        wait::until(what, deadline, async || {
+            if let Some(ended) = clients.try_join_next() {
+                panic!("a client ended early: {ended:?}");
+            }
+            done(recorder).then_some(())
+        })
+        .await;
+    }
+
+    /// Lets every client finish what it is at; returns the record.
+    pub async fn stop(mut self) -> History {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("a client only takes notes");
+        }
+        self.recorder.take()
+    }
+
+    /// Stops the clients, waits until all nodes agree and have verified their content, and panics if the
+    /// record contradicts it.
+    pub async fn judged(self, cell: &Cell, deadline: Duration) -> Summary {
+        let history = self.stop().await;
+        let summary = Summary::of(&history);
+        eprintln!("{summary}");
+        cell.verified(deadline).await;
+        let leader = cell.leader().await;
+        let rows = entries(&cell.voters[leader]).await;
+        for node in cell.nodes() {
+            assert_eq!(entries(node).await, rows, "rows on {}", node.name());
+        }
+        let violations = check(&history, &rows);
+        let shown: Vec<_> = violations
+            .iter()
+            .take(SHOWN_MAX)
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            violations.is_empty(),
+            "{} violations, such as:\n{}",
+            violations.len(),
+            shown.join("\n")
+        );
+        summary
+    }
+}
+
+/// The rows on this node.
+async fn entries(node: &Node) -> Vec<Entry> {
+    let query = node
+        .api()
+        .query(DATABASE, "SELECT place, value FROM entries ORDER BY place");
+    let reply = query.bookmark("first-unconstrained").ok().await;
+    let entry = |row: &serde_json::Value| Entry {
+        place: row["place"].as_u64().expect("a place"),
+        value: row["value"].as_u64().expect("a value"),
+    };
+    reply.rows().iter().map(entry).collect()
+}
+
+/// The Rust client, speaking to `node` alone.
+fn one_node(node: &Node) -> Client {
+    Client::builder(node.url())
+        .deadline(ONE_NODE_DEADLINE)
+        .build()
+        .expect("a client of a loopback URL")
+}

@@ -1,0 +1,40 @@
+//! Cells under faults: whatever is done to their voters, what clients were told holds.
+//!
+//! Each scenario lets a [`Workload`] go on through its faults and has its record judged: no acknowledged
+//! write is lost or counts twice, no refused one counts, nobody sees what is not committed, sessions and
+//! strong reads are as fresh as they ask, and in the end all nodes are the same.
+//!
+//! `TIDEMARK_ROUNDS` says how often each fault is repeated; the default suits a gate.
+
+use std::time::Duration;
+
+use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
+
+use crate::PROGRAM;
+
+mod five;
+mod kill;
+mod pause;
+
+/// The variable that says how often a fault is repeated.
+const ROUNDS: &str = "TIDEMARK_ROUNDS";
+/// Time for anything that must come about under load on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Writes that show that a cell is at work.
+const PROGRESS: usize = 100;
+
+/// How often a fault is repeated: `TIDEMARK_ROUNDS`, or this.
+fn rounds(default: usize) -> usize {
+    match std::env::var(ROUNDS) {
+        Ok(text) => text.parse().expect("TIDEMARK_ROUNDS is a number"),
+        Err(_) => default,
+    }
+}
+
+/// A cell at work, and where the scenario's choices come from.
+async fn at_work(test: &str, layout: Layout) -> (Cell, Workload, fastrand::Rng) {
+    let seed = Seed::of(test);
+    let cell = Cell::of(PROGRAM, layout).await;
+    let workload = Workload::start(&cell, seed, Load::default()).await;
+    (cell, workload, seed.stream(0))
+}
