@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::PrimaryConfig;
 use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Member};
+use crate::contact::Contact;
 use crate::databases::{Databases, DatabasesError};
 use crate::machine::CellMachine;
 use crate::metrics::{ConsensusCollector, Metrics};
@@ -102,6 +103,7 @@ pub struct Primary {
     /// The term in which this node serves as leader.
     pub(crate) serving: watch::Sender<Option<Term>>,
     pub(crate) ship: Arc<ShipContext>,
+    pub(crate) contact: Contact,
     /// Held while the catalogue is read, so that an older state never takes the place of a newer one.
     /// The databases it no longer lists and whose files are still there.
     refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
@@ -186,11 +188,16 @@ impl Primary {
             catalogue: RwLock::default(),
             serving,
             ship,
+            contact: Contact::new(),
             refreshing: tokio::sync::Mutex::default(),
             stop,
             tasks: std::sync::Mutex::default(),
         });
         let tasks = [
+            tokio::spawn({
+                let primary = Arc::clone(&primary);
+                async move { primary.contact.follow(&primary.consensus, &primary.stop).await }
+            }),
             tokio::spawn(Arc::clone(&primary).follow_leadership()),
             tokio::spawn(Arc::clone(&primary).follow_catalogue()),
             tokio::spawn(Arc::clone(&primary).persist_as_the_log_grows()),

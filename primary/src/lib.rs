@@ -13,6 +13,7 @@ mod cell;
 mod chain;
 mod config;
 mod consensus;
+mod contact;
 mod databases;
 mod files;
 mod machine;

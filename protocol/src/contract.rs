@@ -67,6 +67,17 @@ impl FromStr for OnMiss {
     }
 }
 
+impl OnMiss {
+    /// The part of a request's time that a read may wait on a copy that is behind. The rest is for the trip
+    /// to the primary, or for saying no before the caller has given up.
+    pub fn patience(self, deadline: Duration) -> Duration {
+        match self {
+            Self::Forward => deadline.mul_f64(2.0 / 3.0),
+            Self::Stale | Self::Error => deadline.mul_f64(0.9),
+        }
+    }
+}
+
 impl fmt::Display for OnMiss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

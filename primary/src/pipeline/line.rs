@@ -12,7 +12,8 @@ use tidemark_engine::{Database, EngineError, Opened, Strand};
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, Position, Seq, Statement, Term, Transaction,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::remembered::Remembered;
@@ -78,6 +79,8 @@ pub(crate) struct Line {
     /// The last transaction handed to the writer leads here.
     newest: Mutex<Option<Position>>,
     damaged: AtomicBool,
+    /// Told when readers see more than before.
+    advanced: Notify,
     context: Arc<PipelineContext>,
     permits: Semaphore,
     /// Reads that run on SQL threads: as many as there are readers.
@@ -123,6 +126,7 @@ impl Line {
                 inbox: Mutex::default(),
                 newest: Mutex::default(),
                 damaged: AtomicBool::new(false),
+                advanced: Notify::new(),
                 context: shared,
                 permits,
                 long_reads,
@@ -227,6 +231,16 @@ impl Line {
         if behind.is_some() {
             self.drained().await;
         }
+    }
+
+    /// Resolves at the next [`Line::tell_readers`] once it is enabled.
+    pub(crate) fn advanced(&self) -> Notified<'_> {
+        self.advanced.notified()
+    }
+
+    /// Readers see more than before.
+    pub(crate) fn tell_readers(&self) {
+        self.advanced.notify_waiters();
     }
 
     /// The committed transactions that wait.

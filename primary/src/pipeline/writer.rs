@@ -359,6 +359,7 @@ impl Writer {
             return;
         }
         fail::fail_point!("primary::before_answer");
+        line.tell_readers();
         self.answer();
         if self.database.id() == DatabaseId::CATALOGUE {
             self.context.catalogue_changed.notify_one();

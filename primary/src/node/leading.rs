@@ -1,0 +1,167 @@
+//! Requests on the node that leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_protocol::node::Answer;
+use tidemark_protocol::{
+    Bookmark, Catalogue, Execute, Failure, FailureKind, Position, ReadContract, Seq, Term,
+};
+use tokio::time::timeout;
+
+use super::reading::Read;
+use super::{deadline, no_database};
+use crate::cell::Primary;
+use crate::consensus::ConfirmError;
+use crate::pipeline::{Line, Written, not_leading};
+
+impl Primary {
+    /// Runs a request as the leader of `term`. `None`: this node may lead no more, and nothing happened.
+    pub(super) async fn lead(
+        &self,
+        request: Execute,
+        term: Term,
+    ) -> Result<Option<Answer>, Failure> {
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        if catalogue.get(request.database).is_none() {
+            if !self.contact.is_fresh() {
+                // Its successor may have made it.
+                return Ok(None);
+            }
+            return Err(no_database(&request.database.to_string()));
+        }
+        let line = self.line(request.database).await?;
+        let seen = match check_bookmark(&catalogue, &line, &request).await {
+            // A deposed leader that has not heard of it must not call a newer state lost.
+            Err(failure) if failure.kind == FailureKind::LostBookmark && self.has_peers() => {
+                if !self.leads(term, request.deadline).await {
+                    return Ok(None);
+                }
+                return Err(failure);
+            }
+            seen => seen?,
+        };
+        // A write finds out by itself: without a quorum it does not commit. Unless it writes nothing.
+        let writes = line.known_to_write(&request.statements);
+        if !writes && !self.may_answer(&line, &request, term).await {
+            return Ok(None);
+        }
+        let Some(written) = self.run(&line, request, seen, term).await? else {
+            return Ok(None);
+        };
+        let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), written.position);
+        Ok(Some(Answer {
+            results: written.results,
+            bookmark,
+            repeated: written.repeated,
+        }))
+    }
+
+    /// Whether another voter could have been elected without this one.
+    fn has_peers(&self) -> bool {
+        self.config.voters.len() > 1
+    }
+
+    /// Whether this node, which serves under `term`, may answer a read as the leader.
+    async fn may_answer(&self, line: &Line, request: &Execute, term: Term) -> bool {
+        match request.read {
+            ReadContract::FirstPrimary => {
+                let leads = self.leads(term, request.deadline).await;
+                // A replica may have shown what the readers here do not see yet.
+                leads && timeout(request.deadline, line.caught_up()).await.is_ok()
+            }
+            ReadContract::Primary if self.has_peers() => {
+                let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
+                self.still_leads(term, confirmed)
+            }
+            ReadContract::Primary
+            | ReadContract::FirstUnconstrained
+            | ReadContract::Bookmark(_) => true,
+        }
+    }
+
+    /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
+    async fn leads(&self, term: Term, within: Duration) -> bool {
+        let confirmed = self.consensus.confirm(within).await;
+        self.still_leads(term, confirmed)
+    }
+
+    fn still_leads(&self, term: Term, confirmed: Result<(), ConfirmError>) -> bool {
+        if let Err(error) = confirmed {
+            tracing::debug!(%error, "leadership is not confirmed");
+            return false;
+        }
+        // Deposed and elected again, it has yet to wait for its writers.
+        self.consensus.fence().holds(term)
+    }
+
+    /// Reads where the readers are; writes where the writer is. SQLite says which it is. `None`: it wrote
+    /// nothing, and this node may lead no more.
+    async fn run(
+        &self,
+        line: &Arc<Line>,
+        request: Execute,
+        seen: Seq,
+        term: Term,
+    ) -> Result<Option<Written>, Failure> {
+        if !line.known_to_write(&request.statements) {
+            match self.read(line, &request, &self.context.served_by).await {
+                Ok(Read::Done(results, position)) => {
+                    return Ok(Some(Written {
+                        results,
+                        position,
+                        wrote: false,
+                        repeated: false,
+                    }));
+                }
+                Ok(Read::Writes) => line.note_write(&request.statements),
+                // Perhaps the retry of a write that committed, such as `CREATE TABLE`: its writer knows.
+                Err(failure) if failure.kind == FailureKind::Sql && request.request.is_some() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let deadline = request.deadline;
+        let written = line.write(request, seen, term).await?;
+        if !written.wrote && self.has_peers() && !self.leads(term, deadline).await {
+            return Ok(None);
+        }
+        Ok(Some(written))
+    }
+}
+
+/// What a bookmark asks of the primary: nothing, for it has everything; but it must be one of this
+/// history. Gives the sequence number it names, which the next write must exceed (Lamport's rule).
+async fn check_bookmark(
+    catalogue: &Catalogue,
+    line: &Line,
+    request: &Execute,
+) -> Result<Seq, Failure> {
+    let ReadContract::Bookmark(bookmark) = request.read else {
+        return Ok(Seq::ZERO);
+    };
+    let wanted = bookmark
+        .verify(catalogue.bookmark_key(), request.database)
+        .map_err(|error| Failure::new(FailureKind::BadBookmark, error.to_string()))?;
+    let behind = |current: Option<Position>| current.is_some_and(|at| !at.reached(&wanted));
+    if behind(line.database().position()) {
+        // A replica may have a committed transaction before the readers here do, and hand out its
+        // bookmark. Its writer here has been told all the same.
+        timeout(request.deadline, line.drained())
+            .await
+            .map_err(|_| deadline(request.deadline))?;
+    }
+    let Some(current) = line.database().position() else {
+        return Ok(wanted.seq);
+    };
+    let same_age = current.age(&wanted).is_eq();
+    if behind(Some(current)) || (same_age && current != wanted) {
+        return Err(Failure::new(
+            FailureKind::LostBookmark,
+            format!(
+                "bookmark names position {wanted}, which the history of this database does not \
+                 contain: it is at {current}; begin a new session"
+            ),
+        ));
+    }
+    Ok(wanted.seq)
+}

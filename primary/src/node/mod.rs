@@ -1,0 +1,208 @@
+//! What the HTTP face asks of a primary.
+//!
+//! A request goes one of three ways:
+//!
+//! 1. The node leads: `leading` runs it.
+//! 2. It does not, or cannot be sure to: a session's read is answered from this node's copy (`sessions`).
+//! 3. All else is for the leader. While an election goes on, the request waits for its end; once one should be
+//!    over and nobody leads, it is told so at once, and so is every request after it.
+
+mod admin;
+mod leading;
+mod reading;
+mod sessions;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidemark_protocol::node::{
+    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, ListDatabases, NodeStatus, Role,
+    Verification,
+};
+use tidemark_protocol::{
+    DatabaseId, Execute, Executed, Failure, FailureKind, Node, ReadContract, RequestId,
+};
+
+use crate::cell::Primary;
+use crate::pipeline::not_leading;
+
+/// How long to stay away when no majority can be reached.
+const OUTAGE_WAIT: Duration = Duration::from_secs(1);
+
+impl Node for Primary {
+    async fn execute(&self, request: Execute) -> Result<Executed, Failure> {
+        let begun = Instant::now();
+        let limit = request.deadline;
+        let left = move |request: Execute| Execute {
+            deadline: limit.saturating_sub(begun.elapsed()),
+            ..request
+        };
+        let in_session = matches!(
+            request.read,
+            ReadContract::FirstUnconstrained | ReadContract::Bookmark(_)
+        );
+        if in_session
+            && !(self.serves() && self.contact.is_fresh())
+            && let Some(answer) = self.read_copy(&request).await?
+        {
+            return Ok(Executed::Answer(answer));
+        }
+        let request = left(request);
+        if !self.serves() {
+            let within = self.contact.patience().min(request.deadline / 4 * 3);
+            self.wait_for_a_leader(within).await;
+        }
+        let Some(term) = *self.serving.borrow() else {
+            return self.elsewhere();
+        };
+        match self.lead(left(request), term).await {
+            Ok(Some(answer)) => Ok(Executed::Answer(answer)),
+            Ok(None) => self.elsewhere(),
+            // Not taken into the log for want of a majority, and the next will not be either.
+            Err(failure)
+                if failure.kind == FailureKind::Unavailable && self.contact.patience().is_zero() =>
+            {
+                Err(failure.retry_after(OUTAGE_WAIT))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn database(&self, name_or_id: &str) -> Result<Option<DatabaseInfo>, Failure> {
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        let Some(id) = catalogue.resolve(name_or_id) else {
+            return Ok(None);
+        };
+        match catalogue.get(id) {
+            Some(entry) => self.info(&catalogue, entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn resolve(&self, name_or_id: &str) -> Option<DatabaseId> {
+        self.catalogue()?.resolve(name_or_id)
+    }
+
+    async fn databases(&self, list: ListDatabases) -> Result<DatabaseList, Failure> {
+        self.list_databases(&list)
+    }
+
+    async fn create(&self, create: CreateDatabase) -> Result<DatabaseInfo, Failure> {
+        self.create_database(create).await
+    }
+
+    async fn delete(
+        &self,
+        database: DatabaseId,
+        request: Option<RequestId>,
+    ) -> Result<(), Failure> {
+        self.delete_database(database, request).await
+    }
+
+    async fn verify(&self, database: DatabaseId) -> Result<Verification, Failure> {
+        let known = database == DatabaseId::CATALOGUE
+            || self
+                .catalogue()
+                .is_some_and(|catalogue| catalogue.get(database).is_some());
+        if !known {
+            return Err(no_database(&database.to_string()));
+        }
+        let line = self.line(database).await?;
+        let source = Arc::clone(line.database());
+        self.on_sql_thread(move || reading::verify(&source)).await?
+    }
+
+    async fn status(&self) -> NodeStatus {
+        let leadership = self.consensus.leadership().borrow().clone();
+        let catalogue = self.catalogue();
+        let databases = self.databases.all().into_iter().map(|line| {
+            let entry = catalogue
+                .as_ref()
+                .and_then(|catalogue| catalogue.get(line.id()));
+            let position = line.database().position();
+            DatabaseStatus {
+                uuid: line.id(),
+                name: entry.map_or_else(String::new, |entry| entry.name.clone()),
+                position: position.unwrap_or_else(|| line.durable()),
+                damaged: position
+                    .is_none()
+                    .then(|| "its content is at no known position".to_owned()),
+            }
+        });
+        NodeStatus {
+            node: self.config.node,
+            role: Role::Primary,
+            region: self.config.region.clone(),
+            leading: self.serves(),
+            term: leadership.term,
+            primary_url: leadership.leader.map(|leader| leader.address),
+            databases: databases.collect(),
+            replicas: self.followers.status(),
+            cell: None,
+        }
+    }
+
+    fn upstream(&self) -> Option<String> {
+        // A leader that has been silent for longer than an election takes is none any more.
+        if self.serves() || self.contact.patience().is_zero() {
+            return None;
+        }
+        let leader = self.consensus.leadership().borrow().leader.clone()?;
+        (leader.node != self.config.node).then_some(leader.address)
+    }
+
+    fn patience(&self) -> Duration {
+        self.contact.patience()
+    }
+
+    fn ready(&self) -> Result<(), Failure> {
+        // A leader without a majority may have been replaced, and does not know what there is by now. A
+        // follower hands on, for which it has to know what there is.
+        let leads = self.serves() && self.contact.is_fresh();
+        if leads || (self.upstream().is_some() && self.catalogue().is_some()) {
+            Ok(())
+        } else {
+            Err(self.no_leader())
+        }
+    }
+}
+
+impl Primary {
+    /// What to do with a request that needs a leader, which this node is not.
+    fn elsewhere(&self) -> Result<Executed, Failure> {
+        if self.upstream().is_some() {
+            Ok(Executed::Forward)
+        } else {
+            Err(self.no_leader())
+        }
+    }
+
+    /// Why a request that needs a leader is not done: an election goes on, or none can succeed.
+    fn no_leader(&self) -> Failure {
+        if !self.contact.patience().is_zero() {
+            return not_leading();
+        }
+        let text = "nobody leads this cell: a majority of its voters cannot be reached";
+        Failure::new(FailureKind::Unavailable, text).retry_after(OUTAGE_WAIT)
+    }
+
+    /// Whether this node leads and has everything that was acknowledged.
+    fn serves(&self) -> bool {
+        self.serving.borrow().is_some()
+    }
+}
+
+/// A request ran out of time before anything came of it.
+pub(crate) fn deadline(limit: Duration) -> Failure {
+    Failure::new(
+        FailureKind::Deadline,
+        format!("the statements did not end within the deadline of {limit:?}; nothing happened"),
+    )
+}
+
+pub(crate) fn no_database(name: &str) -> Failure {
+    Failure::new(
+        FailureKind::NoDatabase,
+        format!("The database {name} could not be found"),
+    )
+}
