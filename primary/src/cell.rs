@@ -6,6 +6,8 @@
 //!    dealt with what was applied before it; only then serve. A read before that could miss an
 //!    acknowledged write.
 //! 4. The first leader of a new cell writes the catalogue.
+//!
+//! How the cell begins, and who is in it, is the affair of [`crate::members`].
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,18 +19,20 @@ use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Incarnation, Node,
-    NodeId, OnMiss, ReadContract, RequestId, Seq, Statement, Term, Value,
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Node, OnMiss,
+    ReadContract, RequestId, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PrimaryConfig;
-use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Member};
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusError};
 use crate::contact::Contact;
 use crate::databases::{Databases, DatabasesError};
+use crate::install::Installer;
 use crate::machine::CellMachine;
+use crate::members::{Members, MembersError, first_members};
 use crate::metrics::{ConsensusCollector, Metrics};
 use crate::pipeline::{Line, PipelineContext};
 use crate::ship::Followers;
@@ -82,6 +86,9 @@ pub enum PrimaryError {
     /// The catalogue could not be written or read.
     #[error("the catalogue: {0}")]
     Catalogue(String),
+    /// This node cannot be part of its cell.
+    #[error(transparent)]
+    Members(Arc<MembersError>),
 }
 
 impl From<ConsensusError> for PrimaryError {
@@ -104,8 +111,9 @@ pub struct Primary {
     pub(crate) serving: watch::Sender<Option<Term>>,
     pub(crate) ship: Arc<ShipContext>,
     pub(crate) contact: Contact,
-    /// Held while the catalogue is read, so that an older state never takes the place of a newer one.
-    /// The databases it no longer lists and whose files are still there.
+    pub(crate) members: Members,
+    /// The databases that the catalogue no longer lists and whose files are still there. Held while the
+    /// catalogue is read, so that an older state never takes the place of a newer one.
     refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
     stop: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -145,20 +153,26 @@ impl Primary {
         for database in databases.on_disk()? {
             databases.open(database).await?;
         }
+        let installer = Installer::new(
+            Arc::clone(&databases),
+            Arc::clone(&followers),
+            &config.cluster_secret,
+            Arc::clone(&metrics),
+        )
+        .ok_or(PrimaryError::ClusterSecret)?;
         let machine = CellMachine::new(
-            config.directory.clone(),
+            &config.directory,
             Arc::clone(&databases),
             Arc::clone(&recent),
             Arc::clone(&followers),
+            installer,
         )
         .map_err(PrimaryError::Chain)?;
         let transport =
             HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
         let group = ConsensusConfig::new(config.directory.clone(), config.node, config.incarnation);
         let consensus = Consensus::start(group, Arc::new(transport), machine).await?;
-        if !consensus.is_initialized().await? {
-            consensus.initialize(first_members(&config)).await?;
-        }
+        let members = Members::new(&config).ok_or(PrimaryError::ClusterSecret)?;
         registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));
         context
             .consensus
@@ -189,6 +203,7 @@ impl Primary {
             serving,
             ship,
             contact: Contact::new(),
+            members,
             refreshing: tokio::sync::Mutex::default(),
             stop,
             tasks: std::sync::Mutex::default(),
@@ -202,12 +217,20 @@ impl Primary {
             tokio::spawn(Arc::clone(&primary).follow_catalogue()),
             tokio::spawn(Arc::clone(&primary).persist_as_the_log_grows()),
         ];
-        primary
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(tasks);
+        for task in tasks {
+            primary.keep(task);
+        }
+        if let Err(error) = primary.enter_the_cell().await {
+            primary.stop().await;
+            return Err(error);
+        }
         Ok(primary)
+    }
+
+    /// Has a task end with this node.
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(task);
     }
 
     /// Resolves when this node cannot go on and its process has to exit and recover from its files.
@@ -215,6 +238,7 @@ impl Primary {
         let mut fatal = self.context.fatal.subscribe();
         tokio::select! {
             error = self.consensus.failed() => error.into(),
+            error = self.members.broken() => PrimaryError::Members(error),
             // The sender lives in self.
             Ok(reason) = fatal.wait_for(Option::is_some) => {
                 PrimaryError::Files(reason.clone().unwrap_or_default())
@@ -228,8 +252,10 @@ impl Primary {
         let _ = self.serving.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Stops serving, makes everything durable, closes. What was accepted before is finished.
+    /// Stops serving, makes everything durable, closes. What was accepted before is finished. Hands over
+    /// first, if [`Primary::retire`] has not.
     pub async fn stop(&self) {
+        self.retire().await;
         self.serving.send_replace(None);
         self.stop.cancel();
         if let Err(error) = self.consensus.snapshot(STOP_DEADLINE).await {
@@ -281,6 +307,10 @@ impl Primary {
             if let DatabasesError::Gone { database } = error {
                 return crate::node::no_database(&database.to_string());
             }
+            if let DatabasesError::Replacing { .. } = error {
+                return Failure::new(FailureKind::Unavailable, error.to_string())
+                    .retry_after(Duration::from_millis(200));
+            }
             tracing::error!(%error, "cannot open a database");
             Failure::new(FailureKind::Internal, error.to_string())
         })?;
@@ -319,7 +349,11 @@ impl Primary {
     pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
         let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
         let mut dropped = self.refreshing.lock().await;
-        let line = self.databases.open(DatabaseId::CATALOGUE).await?;
+        let line = match self.databases.open(DatabaseId::CATALOGUE).await {
+            // It is read again when that is done.
+            Err(DatabasesError::Replacing { .. }) => return Ok(()),
+            opened => opened?,
+        };
         let position = line.database().position();
         if position.is_none_or(|position| position.seq == Seq::ZERO) {
             return Ok(());
@@ -343,13 +377,25 @@ impl Primary {
             self.databases.mark_gone(entry.uuid);
             dropped.push(entry.uuid);
         }
+        // What was taken over from a peer is in no list before, and in this one unless it was deleted.
+        let taken_over = self.databases.take_taken_over();
+        let unlisted = |database: &DatabaseId| {
+            *database != DatabaseId::CATALOGUE && new.get(*database).is_none()
+        };
+        for database in taken_over.into_iter().filter(unlisted) {
+            self.databases.mark_gone(database);
+            dropped.push(database);
+        }
         while let Some(database) = dropped.last() {
             self.drop_database(*database).await;
             dropped.pop();
         }
         // Replicas ask for a new database before anybody writes to it.
         for entry in new.entries() {
-            if let Err(error) = self.databases.open(entry.uuid).await {
+            let opened = self.databases.open(entry.uuid).await;
+            if let Err(error) = opened
+                && !matches!(error, DatabasesError::Replacing { .. })
+            {
                 tracing::error!(%error, "a listed database does not open");
             }
         }
@@ -376,7 +422,9 @@ impl Primary {
                     .iter()
                     .for_each(|line| line.step_down());
             }
-            if now.leading && *self.serving.borrow() != Some(now.term) {
+            if now.leading && self.is_retiring() {
+                self.decline().await;
+            } else if now.leading && *self.serving.borrow() != Some(now.term) {
                 match self.begin_to_serve(now.term).await {
                     Ok(()) => tracing::info!(term = %now.term, "serving as primary"),
                     Err(error) => {
@@ -426,7 +474,7 @@ impl Primary {
             Value::Text(PRIMARY_REGION.to_owned()),
             Value::Text(self.config.region.to_string()),
         ];
-        let statements = vec![
+        let mut statements = vec![
             Statement {
                 sql: SCHEMA.to_owned(),
                 params: vec![],
@@ -436,6 +484,8 @@ impl Primary {
                 params: settings,
             },
         ];
+        let members = self.consensus.shim_members().members;
+        statements.extend(first_members(&members, &self.timestamp()));
         let written = self.write_catalogue(statements, None, term).await;
         written
             .map_err(|failure| PrimaryError::Catalogue(failure.to_string()))
@@ -482,29 +532,4 @@ impl Primary {
             }
         }
     }
-}
-
-/// Whom a new cell begins with.
-fn first_members(config: &PrimaryConfig) -> Vec<(NodeId, Member)> {
-    let member = |node: NodeId, url: &str| {
-        // Others are taken at their word that no disk has been lost before the cell has begun.
-        let incarnation = if node == config.node {
-            config.incarnation
-        } else {
-            Incarnation(u128::from(node.0))
-        };
-        let address = url.to_owned();
-        (
-            node,
-            Member {
-                address,
-                incarnation,
-            },
-        )
-    };
-    if config.voters.is_empty() {
-        return vec![member(config.node, &config.advertise)];
-    }
-    let voters = config.voters.iter();
-    voters.map(|voter| member(voter.node, &voter.url)).collect()
 }

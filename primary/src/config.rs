@@ -1,5 +1,6 @@
 //! What a primary is told at its start.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,15 @@ pub struct Voter {
     pub url: String,
 }
 
+/// How a node gets into a cell that goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Join {
+    /// Base URL of any of its members.
+    pub url: String,
+    /// The voter whose place this node takes, if any.
+    pub replace: Option<NodeId>,
+}
+
 /// What a primary is told at its start.
 #[derive(Clone, Debug)]
 pub struct PrimaryConfig {
@@ -43,6 +53,10 @@ pub struct PrimaryConfig {
     /// First voters of the cell, this node among them, the same list on each of them. Empty: this node
     /// alone. Counts only while the log is empty; later the log says who votes.
     pub voters: Vec<Voter>,
+    /// Which cell to join, instead of beginning one. Counts until this node votes.
+    pub join: Option<Join>,
+    /// Other ways to some members than the addresses that the cell knows: tunnels, address translation.
+    pub via: HashMap<NodeId, String>,
     /// What replicas and voters must know to connect. Empty: nothing, for nodes on loopback alone.
     pub cluster_secret: String,
     /// How databases are opened.
@@ -77,6 +91,8 @@ impl PrimaryConfig {
             region,
             advertise,
             voters: Vec::new(),
+            join: None,
+            via: HashMap::new(),
             cluster_secret: String::new(),
             engine: Options::default(),
             answer: AnswerBounds::default(),

@@ -5,7 +5,9 @@
 //! - `pipeline`: how one write goes through, from request to answer, in six steps;
 //! - `machine`: where the committed log meets the databases, and the fence between;
 //! - `consensus`: openraft and the log on disk, behind types of our own;
+//! - `install`: how a voter that the log no longer reaches takes over a peer's state;
 //! - `transport`: how voters reach each other;
+//! - `members`: how the cell begins, who is in it, and how leadership is handed over;
 //! - `ship`: how replicas get what was committed;
 //! - `cell`: a voter's life from recovery to a graceful stop.
 
@@ -16,7 +18,9 @@ mod consensus;
 mod contact;
 mod databases;
 mod files;
+mod install;
 mod machine;
+mod members;
 mod metrics;
 mod node;
 mod pipeline;
@@ -26,9 +30,10 @@ mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};
 pub use config::{
-    HEARTBEAT, INLINE_STEPS_MAX, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX, Voter,
+    HEARTBEAT, INLINE_STEPS_MAX, Join, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX, Voter,
     WRITES_IN_FLIGHT_MAX,
 };
 pub use databases::DatabasesError;
+pub use members::MembersError;
 pub use routes::STREAM_PATH;
 pub use transport::RAFT_PATH;

@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 use crate::cell::Primary;
 use crate::consensus::AnswerError;
+use crate::install;
+use crate::members;
 use crate::ship::session;
 use crate::transport::{INCARNATION, MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
 
@@ -36,6 +38,8 @@ impl Primary {
         Router::new()
             .route(STREAM_PATH, get(stream))
             .route(RAFT_PATH, post(raft))
+            .merge(members::routes())
+            .merge(install::routes())
             .with_state(Arc::clone(self))
     }
 }
@@ -127,7 +131,7 @@ fn meant_for(primary: &Primary, headers: &HeaderMap) -> Result<(), (StatusCode, 
 }
 
 /// An empty secret asks for none: for nodes that only listen on loopback.
-fn knows_secret(headers: &HeaderMap, secret: &str) -> bool {
+pub(crate) fn knows_secret(headers: &HeaderMap, secret: &str) -> bool {
     if secret.is_empty() {
         return true;
     }

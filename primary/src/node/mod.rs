@@ -23,6 +23,7 @@ use tidemark_protocol::{
     DatabaseId, Execute, Executed, Failure, FailureKind, Node, ReadContract, RequestId,
 };
 
+pub(crate) use self::admin::timestamp;
 use crate::cell::Primary;
 use crate::pipeline::not_leading;
 
@@ -138,7 +139,7 @@ impl Node for Primary {
             primary_url: leadership.leader.map(|leader| leader.address),
             databases: databases.collect(),
             replicas: self.followers.status(),
-            cell: None,
+            cell: Some(self.cell_status()),
         }
     }
 
