@@ -12,6 +12,7 @@ const LOG_CACHE_BYTES: u64 = 64 << 20;
 const LOG_CACHE_ENTRIES: u64 = 16 << 10;
 const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 const LOG_ENTRIES_KEPT: u64 = 16 << 10;
+const LOG_BYTES_KEPT: u64 = 1 << 30;
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -42,6 +43,9 @@ pub(crate) struct ConsensusConfig {
     /// Entries that stay in the log of a cell of several voters though they are durable without it, for a
     /// voter that was away. Default 16,384.
     pub(crate) log_entries_kept: u64,
+    /// Log that stays for a voter that is away or behind, in bytes, besides a segment or two: one that lacks
+    /// more is sent whole databases. Default 1 GiB.
+    pub(crate) log_bytes_kept: u64,
     /// Proposals without an outcome, in bytes; more are refused. Default 32 MiB.
     pub(crate) in_flight_bytes_max: u64,
     /// Proposals without an outcome, in number; more are refused. Default 16,384.
@@ -66,6 +70,7 @@ impl ConsensusConfig {
             log_cache_entries: LOG_CACHE_ENTRIES,
             log_segment_bytes: LOG_SEGMENT_BYTES,
             log_entries_kept: LOG_ENTRIES_KEPT,
+            log_bytes_kept: LOG_BYTES_KEPT,
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             in_flight_count_max: IN_FLIGHT_COUNT_MAX,
             heartbeat: HEARTBEAT,
@@ -109,6 +114,8 @@ impl ConsensusConfig {
             election_timeout_max: millis(self.election_max),
             max_payload_entries: PAYLOAD_ENTRIES_MAX,
             api_channel_size: Some(API_QUEUE),
+            // The state machine may be busy with a peer's state for long; the core must not wait for it.
+            state_machine_channel_size: Some(API_QUEUE),
             // Batching comes from the disk, not from waiting.
             api_batch_linger_ms: 0,
             // Both are ours to decide: see `Consensus::snapshot`.

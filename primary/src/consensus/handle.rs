@@ -49,6 +49,7 @@ struct Inner {
     budget: Budget,
     unflushed_bytes_max: u64,
     log_entries_kept: u64,
+    log_bytes_kept: u64,
     failure: Failure,
     leadership: watch::Receiver<Leadership>,
     /// One snapshot at a time.
@@ -167,6 +168,7 @@ impl Consensus {
                 budget: Budget::new(config.in_flight_bytes_max, config.in_flight_count_max),
                 unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
                 log_entries_kept: config.log_entries_kept,
+                log_bytes_kept: config.log_bytes_kept,
                 failure,
                 leadership,
                 snapshot: Mutex::new(()),
@@ -333,7 +335,8 @@ impl Consensus {
     /// Returns up to where it is durable. Disk space comes back by whole segments.
     ///
     /// What is kept: in a cell of one, nothing; in a larger one [`ConsensusConfig::log_entries_kept`], and
-    /// while leading everything that some voter does not have.
+    /// while leading everything that some voter does not have. But of what other voters may lack never more
+    /// than [`ConsensusConfig::log_bytes_kept`]: a dead one must not fill the disk of the living.
     pub(crate) async fn snapshot(&self, within: Duration) -> Result<Option<LogIndex>, WaitError> {
         let inner = &*self.inner;
         let take = async {
@@ -494,14 +497,13 @@ impl Inner {
         if metrics.membership_config.nodes().count() <= 1 {
             return Some(durable);
         }
-        let kept = durable.checked_sub(self.log_entries_kept)?;
-        let Some(replication) = &metrics.replication else {
-            return Some(kept); // not leading
-        };
-        let behind = replication
-            .values()
-            .map(|matched| matched.map(|log_id| log_id.index));
-        behind.fold(Some(kept), std::cmp::min)
+        let kept = durable.checked_sub(self.log_entries_kept);
+        let replication = metrics.replication.iter().flat_map(BTreeMap::values);
+        let had_by_all = replication
+            .map(|matched| matched.map(|log_id| log_id.index))
+            .fold(kept, std::cmp::min);
+        let too_long = self.log.index_before(self.log_bytes_kept);
+        had_by_all.max(too_long.map(|index| index.min(durable)))
     }
 
     /// A copy: the original is locked against the core task.

@@ -6,6 +6,7 @@
 mod alone;
 mod harness;
 mod log;
+mod snapshot;
 mod voters;
 mod wires;
 

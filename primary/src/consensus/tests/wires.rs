@@ -91,28 +91,49 @@ impl Transport for End {
     }
 }
 
+/// A voter of a cell whose directories are in `root`.
+pub(super) fn voter_config(root: &Path, node: NodeId) -> ConsensusConfig {
+    ConsensusConfig {
+        node,
+        incarnation: incarnation(node),
+        heartbeat: Duration::from_millis(40),
+        election_min: Duration::from_millis(200),
+        election_max: Duration::from_millis(400),
+        log_entries_kept: 5,
+        ..config(&root.join(node.to_string()))
+    }
+}
+
+/// Starts a voter on its files and connects it.
+pub(super) async fn start_voter(wires: &Wires, config: ConsensusConfig) -> Recorder {
+    let recorder = Recorder::default();
+    let node = config.node;
+    let end = Arc::new(End {
+        node,
+        wires: wires.clone(),
+    });
+    let voter = Consensus::start(config, end, recorder.clone())
+        .await
+        .unwrap();
+    wires.0.voters.lock().unwrap().insert(node, voter);
+    recorder
+}
+
 pub(super) async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recorder>) {
+    cell_of_three_with(root, |config| config).await
+}
+
+/// The same with other settings.
+pub(super) async fn cell_of_three_with(
+    root: &Path,
+    change: impl Fn(ConsensusConfig) -> ConsensusConfig,
+) -> (Wires, BTreeMap<NodeId, Recorder>) {
     let nodes = [1, 2, 3].map(NodeId);
     let wires = Wires::default();
     let mut recorders = BTreeMap::new();
     for node in nodes {
-        let mut config = config(&root.join(node.to_string()));
-        config.node = node;
-        config.incarnation = incarnation(node);
-        config.heartbeat = Duration::from_millis(40);
-        config.election_min = Duration::from_millis(200);
-        config.election_max = Duration::from_millis(400);
-        config.log_entries_kept = 5;
-        let recorder = Recorder::default();
-        let end = Arc::new(End {
-            node,
-            wires: wires.clone(),
-        });
-        let voter = Consensus::start(config, end, recorder.clone())
-            .await
-            .unwrap();
-        wires.0.voters.lock().unwrap().insert(node, voter);
-        recorders.insert(node, recorder);
+        let config = change(voter_config(root, node));
+        recorders.insert(node, start_voter(&wires, config).await);
     }
     let members = nodes.map(|node| (node, member(node))).to_vec();
     let first = wires.voter(nodes[0]);
