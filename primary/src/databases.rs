@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidemark_engine::{Database, OpenError, Options};
-use tidemark_protocol::DatabaseId;
+use tidemark_engine::{Database, EngineError, OpenError, Options, Prepared, RebuildError, Threads};
+use tidemark_protocol::{DatabaseId, Seq};
 use tokio::sync::{Mutex, oneshot};
 
-use crate::pipeline::{Line, PipelineContext};
+use crate::pipeline::{Line, PipelineContext, adopt_fetched};
 
 /// Extension of the directory of a deleted database whose files are not removed yet.
 const DELETED: &str = "deleted";
+/// Longest that a database to be replaced waits for its readers, who have deadlines of their own.
+const READERS_WAIT: Duration = Duration::from_secs(120);
 /// How often it is looked whether the last user of a database is gone.
 const CLOSE_CHECK: Duration = Duration::from_millis(1);
 
@@ -46,6 +48,38 @@ pub enum DatabasesError {
         /// Which.
         database: DatabaseId,
     },
+    /// A peer's copy is taking the place of the one here.
+    #[error("database {database} is being replaced by a peer's copy")]
+    Replacing {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// The files of the old copy are still being read.
+    #[error("database {database} is still read after {waited:?}")]
+    StillRead {
+        /// Which.
+        database: DatabaseId,
+        /// How long that was waited for.
+        waited: Duration,
+    },
+    /// More was committed here than the peer's copy has.
+    #[error("database {database} went on while a peer's copy came in")]
+    WentOn {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// The new files could not be put in place.
+    #[error("cannot replace database {database}")]
+    Replace {
+        /// Which.
+        database: DatabaseId,
+        /// Why.
+        #[source]
+        source: RebuildError,
+    },
+    /// An open database failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The thread that did it is gone.
     #[error("the node is shutting down")]
     Stopped,
@@ -60,6 +94,10 @@ pub(crate) struct Databases {
     lines: RwLock<HashMap<DatabaseId, Arc<Line>>>,
     /// Those that were deleted since this process started.
     gone: RwLock<HashSet<DatabaseId>>,
+    /// Those whose files are being replaced.
+    replacing: RwLock<HashSet<DatabaseId>>,
+    /// Those of the last peer's state that was taken over, for the catalogue to look through.
+    taken_over: std::sync::Mutex<HashSet<DatabaseId>>,
     /// Held while one is being opened or dropped: nobody opens the same files twice.
     changing: Mutex<()>,
 }
@@ -87,6 +125,8 @@ impl Databases {
             context,
             lines: RwLock::default(),
             gone: RwLock::default(),
+            replacing: RwLock::default(),
+            taken_over: std::sync::Mutex::default(),
             changing: Mutex::default(),
         }))
     }
@@ -142,13 +182,25 @@ impl Databases {
         if self.is_gone(database) {
             return Err(DatabasesError::Gone { database });
         }
+        if self.is_replacing(database) {
+            return Err(DatabasesError::Replacing { database });
+        }
+        self.open_files(database, Seq::ZERO).await
+    }
+
+    /// Opens the files and puts the database to work. `changing` is held, or it is being replaced.
+    async fn open_files(
+        &self,
+        database: DatabaseId,
+        proposed: Seq,
+    ) -> Result<Arc<Line>, DatabasesError> {
         let directory = self.directory(database);
         let options = self.options.clone();
         let context = Arc::clone(&self.context);
         let (done, opened) = oneshot::channel();
         // Opening reads and hashes every page: not on a thread that answers requests.
         self.context.environment.threads.run(Box::new(move || {
-            let result = open(&directory, database, &options, context);
+            let result = open(&directory, database, proposed, &options, context);
             // Whoever is gone wants no database.
             let _ = done.send(result);
         }));
@@ -164,9 +216,130 @@ impl Databases {
         gone.insert(database);
     }
 
-    fn is_gone(&self, database: DatabaseId) -> bool {
+    /// Whether it was deleted, as far as this process knows.
+    pub(crate) fn is_gone(&self, database: DatabaseId) -> bool {
         let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
         gone.contains(&database)
+    }
+
+    /// Puts a peer's copy in place of the files of a database, or where there were none, and opens it.
+    /// Reads in progress end on the old files first. Goes on to its end even if the caller does not.
+    pub(crate) async fn replace(
+        self: &Arc<Self>,
+        database: DatabaseId,
+        copy: Prepared,
+    ) -> Result<(), DatabasesError> {
+        let replacing = tokio::spawn(Arc::clone(self).replace_here(database, copy));
+        replacing.await.map_err(|_| DatabasesError::Stopped)?
+    }
+
+    async fn replace_here(
+        self: Arc<Self>,
+        database: DatabaseId,
+        copy: Prepared,
+    ) -> Result<(), DatabasesError> {
+        let old = {
+            let _changing = self.changing.lock().await;
+            if self.is_gone(database) {
+                return Err(DatabasesError::Gone { database });
+            }
+            if !self.replacing_write().insert(database) {
+                return Err(DatabasesError::Replacing { database });
+            }
+            let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+            lines.remove(&database)
+        };
+        let replaced = self.replace_closed(database, old, copy).await;
+        let _changing = self.changing.lock().await;
+        self.replacing_write().remove(&database);
+        match replaced {
+            Ok(line) if !self.is_gone(database) => {
+                let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+                lines.insert(database, line);
+                Ok(())
+            }
+            Ok(_line) => Ok(()), // deleted meanwhile, and its files with it
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn replace_closed(
+        &self,
+        database: DatabaseId,
+        old: Option<Arc<Line>>,
+        copy: Prepared,
+    ) -> Result<Arc<Line>, DatabasesError> {
+        let directory = self.directory(database);
+        let mut proposed = Seq::ZERO;
+        let mut went_on = false;
+        if let Some(old) = old {
+            proposed = old.retire().await;
+            went_on = old
+                .newest()
+                .is_some_and(|newest| !copy.position().reached(&newest));
+        }
+        if !self.closed(&[directory.clone()], READERS_WAIT).await {
+            let waited = READERS_WAIT;
+            // What is committed from now on has no place to go to.
+            self.context.give_up(format!(
+                "database {database} is still read after {waited:?}"
+            ));
+            return Err(DatabasesError::StillRead { database, waited });
+        }
+        if went_on {
+            // Nothing may be lost of that: the old copy again.
+            let line = self.open_files(database, proposed).await?;
+            let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+            lines.insert(database, line);
+            return Err(DatabasesError::WentOn { database });
+        }
+        let (done, installed) = oneshot::channel();
+        self.threads().run(Box::new(move || {
+            // Whoever is gone wants no outcome.
+            let _ = done.send(put_in_place(&directory, database, copy));
+        }));
+        installed.await.map_err(|_| DatabasesError::Stopped)??;
+        self.open_files(database, proposed).await
+    }
+
+    /// Whether a peer's copy is taking the place of the one here.
+    pub(crate) fn is_replacing(&self, database: DatabaseId) -> bool {
+        let replacing = self
+            .replacing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        replacing.contains(&database)
+    }
+
+    fn replacing_write(&self) -> std::sync::RwLockWriteGuard<'_, HashSet<DatabaseId>> {
+        self.replacing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These were taken over from a peer, some of them perhaps deleted a moment later: the catalogue, which
+    /// came with them, says so, and is to be read again.
+    pub(crate) fn note_taken_over(&self, databases: HashSet<DatabaseId>) {
+        *self
+            .taken_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = databases;
+        self.context.catalogue_changed.notify_one();
+    }
+
+    /// Takes what was noted.
+    pub(crate) fn take_taken_over(&self) -> HashSet<DatabaseId> {
+        std::mem::take(
+            &mut *self
+                .taken_over
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// The threads that run SQL.
+    pub(crate) fn threads(&self) -> &Arc<dyn Threads> {
+        &self.context.environment.threads
     }
 
     /// Removes a deleted database and its files. Reads and writes in progress end on the open files.
@@ -204,8 +377,13 @@ impl Databases {
             .into_keys()
             .map(|database| self.directory(database))
             .collect();
+        self.closed(&open, limit).await
+    }
+
+    /// Waits until nobody holds these files open. False if that did not happen within `limit`.
+    async fn closed(&self, directories: &[PathBuf], limit: Duration) -> bool {
         let closed = async {
-            while open
+            while directories
                 .iter()
                 .any(|directory| tidemark_engine::is_open(directory))
             {
@@ -215,7 +393,8 @@ impl Databases {
         tokio::time::timeout(limit, closed).await.is_ok()
     }
 
-    fn directory(&self, database: DatabaseId) -> PathBuf {
+    /// Where a database's files are.
+    pub(crate) fn directory(&self, database: DatabaseId) -> PathBuf {
         self.root.join(database.to_string())
     }
 }
@@ -223,6 +402,7 @@ impl Databases {
 fn open(
     directory: &Path,
     database: DatabaseId,
+    proposed: Seq,
     options: &Options,
     context: Arc<PipelineContext>,
 ) -> Result<Arc<Line>, DatabasesError> {
@@ -236,7 +416,20 @@ fn open(
             "database opened with content at no known position; the log must bring it to one"
         ),
     }
-    Line::new(opened, directory.to_owned(), context).map_err(io("read", directory))
+    Line::new(opened, directory.to_owned(), proposed, context).map_err(io("read", directory))
+}
+
+/// The order matters, see [`crate::install`].
+fn put_in_place(
+    directory: &Path,
+    database: DatabaseId,
+    copy: Prepared,
+) -> Result<(), DatabasesError> {
+    fail::fail_point!("primary::before_adopt");
+    adopt_fetched(directory).map_err(io("renew the table of requests in", directory))?;
+    fail::fail_point!("primary::before_install");
+    copy.install()
+        .map_err(|source| DatabasesError::Replace { database, source })
 }
 
 fn io<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> DatabasesError + 'a {

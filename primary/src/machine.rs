@@ -4,31 +4,36 @@
 //! changes nothing, on every node alike. Whatever a deposed leader had speculated, whatever gap a
 //! refused proposal left, ends here.
 //!
-//! After a restart the chain of a database starts where it stood when the log that is repeated began
-//! (see [`crate::chain`]), or at the empty database if it is younger than that; so every transaction
-//! meets the verdict that it met the first time. Its writer passes over what its files already hold.
+//! After a restart the chain of a database starts where it stood at the last persist (see
+//! [`crate::chain`]), or at the empty database if it is younger than that, and what the log repeats from
+//! before is passed over; so every transaction meets the verdict that it met the first time. Its writer
+//! passes over what its files already hold. The same holds behind a peer's state ([`crate::install`]),
+//! whose files may be newer than the chain that came with them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tidemark_engine::genesis_position;
 use tidemark_protocol::{DatabaseId, Position, Transaction};
 
-use crate::chain::{self, Chain};
+use crate::chain::{Chain, ChainFile};
 use crate::consensus::{Command, Committed, Machine, MachineError, Persisting};
 use crate::databases::{Databases, DatabasesError};
+use crate::install::Installer;
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
 
 /// The databases of a cell, as consensus sees them.
 #[derive(Debug)]
 pub(crate) struct CellMachine {
-    directory: PathBuf,
+    file: Arc<ChainFile>,
     databases: Arc<Databases>,
     recent: Arc<Recent>,
     followers: Arc<Followers>,
+    installer: Installer,
     committed: Chain,
 }
 
@@ -44,50 +49,55 @@ struct NotDurable {
 impl CellMachine {
     /// On the databases of the node in `directory`, all of which are open.
     pub(crate) fn new(
-        directory: PathBuf,
+        directory: impl AsRef<Path>,
         databases: Arc<Databases>,
         recent: Arc<Recent>,
         followers: Arc<Followers>,
+        installer: Installer,
     ) -> io::Result<Self> {
-        let committed = chain::load(&directory)?;
-        for database in committed.keys() {
+        let (file, committed) = ChainFile::load(directory.as_ref())?;
+        for database in committed.positions.keys() {
             // Deleted after the last persist: what the log repeats of it is of no use to anybody.
             if databases.get(*database).is_none() {
                 databases.mark_gone(*database);
             }
         }
         Ok(Self {
-            directory,
+            file: Arc::new(file),
             databases,
             recent,
             followers,
+            installer,
             committed,
         })
     }
 
     async fn apply_transaction(&mut self, transaction: Transaction) -> Result<(), MachineError> {
         let header = *transaction.header();
-        let line = match self.databases.open(header.database).await {
-            Ok(line) => line,
-            Err(DatabasesError::Gone { .. }) => {
-                self.committed.remove(&header.database);
-                return Ok(());
-            }
-            Err(error) => return Err(MachineError::new("open a database", error)),
-        };
-        let committed = *self
-            .committed
-            .entry(header.database)
-            .or_insert_with(tidemark_engine::genesis_position);
+        let known = self.committed.positions.get(&header.database);
+        let committed = known.copied().unwrap_or_else(genesis_position);
         if committed != header.base {
             tracing::warn!(
                 database = %header.database, base = %header.base, %committed,
                 "a transaction does not start at the committed position and changes nothing"
             );
-            line.refused(header.next, "its database moved on without it");
+            // Not opened for this: its database may be deleted, and would have files again.
+            if let Some(line) = self.databases.get(header.database) {
+                line.refused(header.next, "its database moved on without it");
+            }
             return Ok(());
         }
-        self.committed.insert(header.database, header.next);
+        let line = match self.databases.open(header.database).await {
+            Ok(line) => line,
+            Err(DatabasesError::Gone { .. }) => {
+                self.committed.positions.remove(&header.database);
+                return Ok(());
+            }
+            Err(error) => return Err(MachineError::new("open a database", error)),
+        };
+        self.committed
+            .positions
+            .insert(header.database, header.next);
         // The writer first: whoever hears of the transaction from a replica finds that it knows.
         line.committed(transaction.clone());
         self.recent.push(transaction);
@@ -99,6 +109,10 @@ impl CellMachine {
 impl Machine for CellMachine {
     async fn apply(&mut self, entries: Vec<Committed>) -> Result<(), MachineError> {
         for entry in entries {
+            if self.committed.index >= Some(entry.index) {
+                continue;
+            }
+            self.committed.index = Some(entry.index);
             match entry.command {
                 Command::Transaction(transaction) => self.apply_transaction(transaction).await?,
             }
@@ -107,14 +121,26 @@ impl Machine for CellMachine {
     }
 
     async fn install(&mut self, manifest: Bytes, source: &str) -> Result<(), MachineError> {
-        let bytes = manifest.len();
-        let reason = format!("not supported yet; {source} sent {bytes} bytes");
-        Err(MachineError::new("install a peer's state", reason))
+        let failed = |error| MachineError::new("take over a peer's databases", error);
+        let chain = Chain::decode(&manifest)
+            .map_err(|error| MachineError::new("read a peer's manifest", error))?;
+        let taken = self.installer.take_over(&chain, &self.committed, source);
+        taken.await.map_err(failed)?;
+        fail::fail_point!("primary::before_chain");
+        self.file
+            .save(chain.index, &manifest)
+            .map_err(|error| MachineError::new("write the file chain", error))?;
+        self.committed = chain;
+        Ok(())
     }
 
     fn persist(&mut self) -> Persisting {
+        let databases = &self.databases;
+        self.committed
+            .positions
+            .retain(|database, _| !databases.is_gone(*database));
         let committed = self.committed.clone();
-        let directory = self.directory.clone();
+        let file = Arc::clone(&self.file);
         // Each line is asked now, behind all it was handed so far; the answers come later.
         let asked: Vec<_> = self
             .databases
@@ -126,7 +152,7 @@ impl Machine for CellMachine {
             let answers = asked.into_iter().map(async |(database, durable)| {
                 let failed = |error| MachineError::new("persist a database", error);
                 let durable = durable.await.map_err(failed)?;
-                match committed.get(&database) {
+                match committed.positions.get(&database) {
                     Some(&committed) if !durable.reached(&committed) => Err(MachineError::new(
                         "persist a database",
                         NotDurable {
@@ -142,10 +168,10 @@ impl Machine for CellMachine {
                 .await
                 .into_iter()
                 .collect::<Result<(), _>>()?;
-            chain::save(&directory, &committed)
+            let manifest = Bytes::from(committed.encode());
+            file.save(committed.index, &manifest)
                 .map_err(|error| MachineError::new("write the file chain", error))?;
-            // One day: the positions, for a voter that joins. Every database is whole on its own.
-            Ok(Bytes::new())
+            Ok(manifest)
         })
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) shipped: Counter,
     pub(crate) shipped_bytes: Counter,
     pub(crate) images: Counter,
+    taken_over: Counter,
+    fetched_pages: Counter,
+    kept_pages: Counter,
 }
 
 impl Metrics {
@@ -34,6 +37,9 @@ impl Metrics {
             shipped: Counter::default(),
             shipped_bytes: Counter::default(),
             images: Counter::default(),
+            taken_over: Counter::default(),
+            fetched_pages: Counter::default(),
+            kept_pages: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("tidemark_primary");
         registry.register(
@@ -64,8 +70,23 @@ impl Metrics {
         );
         registry.register(
             "images",
-            "Whole states sent to replicas",
+            "Whole states sent to replicas and voters, as far as theirs differed",
             metrics.images.clone(),
+        );
+        registry.register(
+            "taken_over_databases",
+            "Databases whose copy another voter's took the place of",
+            metrics.taken_over.clone(),
+        );
+        registry.register(
+            "fetched_pages",
+            "Pages fetched from another voter for that",
+            metrics.fetched_pages.clone(),
+        );
+        registry.register(
+            "kept_pages",
+            "Pages that were the same and came from the old copy",
+            metrics.kept_pages.clone(),
         );
         metrics
     }
@@ -73,6 +94,12 @@ impl Metrics {
     pub(crate) fn committed(&self, took: Duration) {
         self.commits.inc();
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn took_over(&self, fetched: u64, kept: u64) {
+        self.taken_over.inc();
+        self.fetched_pages.inc_by(fetched);
+        self.kept_pages.inc_by(kept);
     }
 
     pub(crate) fn damaged(&self) {

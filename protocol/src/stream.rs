@@ -547,6 +547,28 @@ impl SourceMessage {
     }
 }
 
+/// Bytes of the message that begins with `start`, envelope included, or `None` if that is not to be seen
+/// yet: for a carrier that keeps no borders between messages.
+pub fn message_bytes(start: &[u8]) -> Result<Option<usize>, StreamError> {
+    let Some(mut envelope) = start.get(..ENVELOPE_BYTES) else {
+        return Ok(None);
+    };
+    let mut magic = [0; 4];
+    envelope.copy_to_slice(&mut magic);
+    if magic != MAGIC {
+        return Err(StreamError::Magic { got: magic });
+    }
+    envelope.advance(4); // version, kind, flags: looked at with the whole
+    let length = envelope.get_u32_le() as usize;
+    if length > PAYLOAD_BYTES_MAX {
+        return Err(StreamError::TooMany {
+            got: length,
+            max: PAYLOAD_BYTES_MAX,
+        });
+    }
+    Ok(Some(ENVELOPE_BYTES + length))
+}
+
 fn start(payload_bytes: usize) -> BytesMut {
     let mut to = BytesMut::with_capacity(ENVELOPE_BYTES + payload_bytes);
     to.put_bytes(0, ENVELOPE_BYTES);

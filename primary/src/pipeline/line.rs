@@ -81,6 +81,7 @@ pub(crate) struct Line {
     damaged: AtomicBool,
     /// Told when readers see more than before.
     advanced: Notify,
+    retired: AtomicBool,
     context: Arc<PipelineContext>,
     permits: Semaphore,
     /// Reads that run on SQL threads: as many as there are readers.
@@ -89,10 +90,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Puts an opened database to work.
+    /// Puts an opened database to work. `proposed`: what [`Line::retire`] gave of the line before, or zero.
     pub(crate) fn new(
         opened: Opened,
         directory: PathBuf,
+        proposed: Seq,
         context: Arc<PipelineContext>,
     ) -> std::io::Result<Arc<Self>> {
         let remembered = Remembered::load(&directory)?;
@@ -116,6 +118,7 @@ impl Line {
                 Arc::clone(&database),
                 directory,
                 remembered,
+                proposed,
                 context,
             );
             Self {
@@ -127,6 +130,7 @@ impl Line {
                 newest: Mutex::default(),
                 damaged: AtomicBool::new(false),
                 advanced: Notify::new(),
+                retired: AtomicBool::new(false),
                 context: shared,
                 permits,
                 long_reads,
@@ -222,8 +226,7 @@ impl Line {
     /// Resolves when readers see everything that was committed before, and that replicas may have shown
     /// already.
     pub(crate) async fn caught_up(&self) {
-        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = newest.filter(|newest| {
+        let behind = self.newest().filter(|newest| {
             self.database
                 .position()
                 .is_none_or(|position| !position.reached(newest))
@@ -241,6 +244,11 @@ impl Line {
     /// Readers see more than before.
     pub(crate) fn tell_readers(&self) {
         self.advanced.notify_waiters();
+    }
+
+    /// Where the last transaction leads that was handed to the writer.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The committed transactions that wait.
@@ -261,6 +269,25 @@ impl Line {
     /// Its database was deleted: whatever is in flight is gone with it.
     pub(crate) fn deleted(&self) {
         self.post(Writer::deleted);
+    }
+
+    /// Another voter's copy takes the place of this: the files are not written any more, and whoever holds
+    /// them open should let go. Gives the highest sequence number proposed, for the next line.
+    pub(crate) async fn retire(&self) -> Seq {
+        self.retired.store(true, Ordering::Release);
+        // A writer that stopped has given the node up.
+        self.ask(Writer::retire).await.unwrap_or(Seq::ZERO)
+    }
+
+    /// See [`Line::retire`].
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// The remembered requests, as their file has them: at least those of every state that readers saw
+    /// before. `None` if the writer stopped.
+    pub(crate) async fn requests(&self) -> Option<Bytes> {
+        self.ask(|writer| writer.requests()).await.ok()
     }
 
     /// This node leads no more: everything in flight is of unknown outcome.

@@ -25,4 +25,5 @@ mod remembered;
 mod writer;
 
 pub(crate) use line::{Line, Written, shut_down};
+pub(crate) use remembered::{TABLE_BYTES_MAX, adopt as adopt_fetched, keep_fetched};
 pub(crate) use writer::{PipelineContext, not_leading};

@@ -25,8 +25,32 @@ pub(crate) const AGE_MAX_MS: u64 = 15 * 60 * 1000;
 
 const MAGIC: &[u8; 8] = b"TMREQ\0\0\x01";
 const FILE: &str = "requests";
+/// A peer's table that waits to take the place of ours.
+const FETCHED: &str = "requests-fetched";
+/// Largest file.
+pub(crate) const TABLE_BYTES_MAX: usize =
+    MAGIC.len() + 4 + COUNT_MAX * RECORD_BYTES + ANSWERS_BYTES_MAX + 4;
 /// Bytes of a record in the file before its answer.
 const RECORD_BYTES: usize = 16 + 20 + 8 + 4;
+
+/// Keeps a peer's table beside ours, durably, until [`adopt`]. False if it is no table.
+pub(crate) fn keep_fetched(directory: &Path, table: &Bytes) -> io::Result<bool> {
+    if decode(table).is_none() {
+        return Ok(false);
+    }
+    crate::files::replace(&directory.join(FETCHED), table)?;
+    Ok(true)
+}
+
+/// Puts the table of [`keep_fetched`] in place of ours.
+///
+/// Must be durable before the content that it belongs to: a table that is ahead names only what is
+/// committed, and what the log repeats of it is remembered once; one that is behind would lack what the
+/// log no longer has.
+pub(crate) fn adopt(directory: &Path) -> io::Result<()> {
+    std::fs::rename(directory.join(FETCHED), directory.join(FILE))?;
+    std::fs::File::open(directory)?.sync_all()
+}
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +167,8 @@ impl Remembered {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the file.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut to = Vec::with_capacity(64 + self.order.len() * 256);
         to.put_slice(MAGIC);
         to.put_u32_le(u32::try_from(self.order.len()).expect("bounded by COUNT_MAX"));
@@ -332,6 +357,20 @@ mod tests {
         assert!(remembered.answers_bytes <= ANSWERS_BYTES_MAX);
         assert_eq!(remembered.get(&id(4)).unwrap().answer, None);
         assert!(remembered.get(&id(5)).unwrap().answer.is_some());
+    }
+
+    #[test]
+    fn peers_table_takes_the_place_of_ours_and_a_damaged_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        table(3).save(directory.path()).unwrap();
+        let theirs = Bytes::from(table(7).encode());
+        assert!(!keep_fetched(directory.path(), &theirs.slice(1..)).unwrap());
+        assert!(keep_fetched(directory.path(), &theirs).unwrap());
+        let loaded = Remembered::load(directory.path()).unwrap();
+        assert_eq!(loaded.order.len(), 3, "not adopted yet");
+        adopt(directory.path()).unwrap();
+        let loaded = Remembered::load(directory.path()).unwrap();
+        assert_eq!(loaded.order, table(7).order);
     }
 
     #[test]

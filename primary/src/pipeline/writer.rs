@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tidemark_engine::{
     ApplyError, CheckpointMode, Control, Database, EngineError, ExecuteError, Owner, Stamp,
 };
@@ -27,7 +28,7 @@ const CHECKPOINT_FRAMES: u32 = 4_000;
 /// Frames from which the checkpoint also waits a little for readers, so that the WAL can start over.
 const RESTART_FRAMES: u32 = 8_000;
 /// The `result` array of a repeated request whose first answer was too long to keep.
-const NOT_KEPT: bytes::Bytes = bytes::Bytes::from_static(b"[]");
+const NOT_KEPT: Bytes = Bytes::from_static(b"[]");
 /// Wait before a client should retry what a moment will mend.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -112,6 +113,10 @@ pub(crate) struct Writer {
     /// settled and the overlay is discarded.
     stalled: bool,
     deleted: bool,
+    /// A peer's copy takes the place of this one: its files are not written any more.
+    retired: bool,
+    /// Frames in the WAL from which a checkpoint waits a little for readers.
+    restart_from: u32,
     /// Highest sequence number proposed. None is used twice, not even after what had it was refused, so
     /// that a position names one proposal.
     proposed: Seq,
@@ -126,6 +131,7 @@ impl Writer {
         database: Arc<Database>,
         directory: PathBuf,
         remembered: Remembered,
+        proposed: Seq,
         context: Arc<PipelineContext>,
     ) -> Self {
         Self {
@@ -136,7 +142,9 @@ impl Writer {
             in_flight: VecDeque::new(),
             stalled: false,
             deleted: false,
-            proposed: Seq::ZERO,
+            retired: false,
+            restart_from: RESTART_FRAMES,
+            proposed,
             remembered,
             context,
         }
@@ -219,11 +227,11 @@ impl Writer {
         after: Seq,
         term: Term,
         deadline: Instant,
-    ) -> Result<(bytes::Bytes, Option<Transaction>), Failure> {
+    ) -> Result<(Bytes, Option<Transaction>), Failure> {
         if self.deleted {
             return Err(crate::node::no_database(&self.database.id().to_string()));
         }
-        if self.context.term() != Some(term) {
+        if self.retired || self.context.term() != Some(term) {
             // Let in under a leadership that is over; what it knew may be gone.
             return Err(not_leading());
         }
@@ -254,6 +262,7 @@ impl Writer {
         let transaction = self
             .owner
             .execute(&request.statements, &stamp, &control, &mut sink)
+            .inspect_err(|_| self.end_if_failed())
             .map_err(|error| execute_failure(error, request.deadline))?;
         Ok((sink.finish(), transaction))
     }
@@ -262,7 +271,7 @@ impl Writer {
         &mut self,
         request: Option<RequestId>,
         term: Term,
-        results: bytes::Bytes,
+        results: Bytes,
         transaction: Option<Transaction>,
         waiter: Waiter,
     ) {
@@ -322,6 +331,9 @@ impl Writer {
             return;
         };
         let committed = line.take_committed();
+        if self.retired {
+            return;
+        }
         let mut acknowledged: Option<Seq> = None;
         let mut foreign: Vec<Transaction> = Vec::new();
         let mut mine = self
@@ -451,6 +463,20 @@ impl Writer {
         self.fail_all(|_| crate::node::no_database(&database));
     }
 
+    /// See [`Line::retire`].
+    pub(crate) fn retire(&mut self) -> Seq {
+        self.retired = true;
+        self.fail_all(|entry| {
+            unknown(entry.request, "another voter's copy took the place of this")
+        });
+        self.proposed
+    }
+
+    /// The table of requests, as its file has it.
+    pub(crate) fn requests(&self) -> Bytes {
+        self.remembered.encode().into()
+    }
+
     /// See [`Line::step_down`].
     pub(crate) fn step_down(&mut self) {
         self.fail_all(|entry| unknown(entry.request, "this node leads no more"));
@@ -461,27 +487,25 @@ impl Writer {
     }
 
     fn drop_from(&mut self, next: Position, failure: impl Fn(&InFlight) -> Failure) {
-        let Some(at) = self
-            .in_flight
-            .iter()
-            .position(|e| e.proposed && e.up_to == next)
-        else {
+        let mut entries = self.in_flight.iter();
+        let Some(at) = entries.position(|e| e.proposed && e.up_to == next) else {
             return;
         };
         self.stalled = true;
-        for entry in self.in_flight.split_off(at) {
-            let failure = failure(&entry);
-            for waiter in entry.waiters {
-                drop(waiter.send(Err(failure.clone())));
-            }
-        }
+        self.fail_after(at, failure);
         self.settle();
     }
 
     fn fail_all(&mut self, failure: impl Fn(&InFlight) -> Failure) {
-        for entry in self.in_flight.drain(..) {
+        self.fail_after(0, failure);
+    }
+
+    /// Leaves the first `kept` as they are.
+    fn fail_after(&mut self, kept: usize, failure: impl Fn(&InFlight) -> Failure) {
+        for entry in self.in_flight.drain(kept..) {
             let failure = failure(&entry);
             for waiter in entry.waiters {
+                // A waiter that is gone wants no answer.
                 drop(waiter.send(Err(failure.clone())));
             }
         }
@@ -496,13 +520,24 @@ impl Writer {
             Ok(()) => self.stalled = false,
             Err(error) => {
                 tracing::error!(database = %self.database.id(), %error, "discard failed");
+                self.end_if_failed();
             }
+        }
+    }
+
+    /// A database whose files failed takes no commits any more, nor lets the log be cut. The process ends
+    /// now, not when the next commit or checkpoint finds out.
+    fn end_if_failed(&self) {
+        if let Some(failure) = self.owner.failure() {
+            let database = self.database.id();
+            self.context
+                .give_up(format!("database {database}: {failure}"));
         }
     }
 
     fn checkpoint_if_due(&mut self) {
         let frames = self.owner.wal_frames();
-        let mode = if frames >= RESTART_FRAMES {
+        let mode = if frames >= self.restart_from {
             CheckpointMode::Restart
         } else if frames >= CHECKPOINT_FRAMES {
             CheckpointMode::Passive
@@ -510,17 +545,30 @@ impl Writer {
             return;
         };
         fail::fail_point!("primary::before_checkpoint");
-        if let Err(error) = self.checkpoint(mode) {
-            tracing::error!(database = %self.database.id(), %error, "checkpoint failed");
+        match self.owner.checkpoint(mode) {
+            Ok(report) if mode == CheckpointMode::Restart => {
+                // A reader that stays, such as an image on its way, must not cost each commit that wait.
+                self.restart_from = if report.busy {
+                    frames.saturating_add(RESTART_FRAMES)
+                } else {
+                    RESTART_FRAMES
+                };
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(database = %self.database.id(), %error, "checkpoint failed");
+                self.end_if_failed();
+            }
         }
     }
 
-    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), EngineError> {
-        self.owner.checkpoint(mode).map(drop)
-    }
-
-    /// See [`Line::persist`]. The table of requests too: the log may be purged after this.
+    /// See [`Line::persist`]. The table of requests too: the log may be purged after this. A checkpoint that
+    /// fails, for lack of room too, ends the process: the file is half-way between two states. The table is
+    /// replaced whole, so one that finds no room may be tried again later.
     pub(crate) fn persist(&mut self) -> Result<Position, EngineError> {
+        if self.retired {
+            return Ok(self.owner.durable());
+        }
         self.remembered
             .save(&self.directory)
             .map_err(|source| EngineError::Io {
@@ -529,7 +577,9 @@ impl Writer {
                 source,
             })?;
         if self.owner.position() != Some(self.owner.durable()) {
-            self.checkpoint(CheckpointMode::Truncate)?;
+            let done = self.owner.checkpoint(CheckpointMode::Truncate);
+            done.inspect_err(|_| self.end_if_failed())?;
+            self.restart_from = RESTART_FRAMES;
         }
         Ok(self.owner.durable())
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tidemark_engine::{Database, EngineError, page_hash};
 use tidemark_protocol::stream::{PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage};
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, PageNo, Position, Term};
-use tokio::sync::mpsc;
 
 /// Page hashes of followers that are arriving, in pieces.
 #[derive(Debug, Default)]
@@ -54,13 +53,17 @@ impl HashesInProgress {
     }
 }
 
+/// Pages looked at after which whoever waits is told that the work goes on.
+const PAGES_PER_SIGN: u32 = 16 * 1024;
+
 /// Sends the newest state of `database` as far as it differs from `theirs`. Blocks: runs on a SQL
-/// thread. Ends early when the receiver is gone.
+/// thread. Ends early, with `None`, when `deliver` says that nobody wants it any more; `deliver` is also
+/// called with nothing, now and then, while no page differs.
 pub(crate) fn send(
     database: &Arc<Database>,
     term: Term,
     theirs: &[u64],
-    to: &mpsc::Sender<SourceMessage>,
+    mut deliver: impl FnMut(Option<SourceMessage>) -> bool,
 ) -> Result<Option<Position>, EngineError> {
     let mut snapshot = database.snapshot()?;
     let (id, position) = (database.id(), snapshot.position());
@@ -71,12 +74,15 @@ pub(crate) fn send(
         position,
         page_count,
     };
-    if to.blocking_send(begin).is_err() {
+    if !deliver(Some(begin)) {
         return Ok(None);
     }
     let mut batch = PagesBuilder::default();
     let mut image = [0; PAGE_SIZE];
     for number in 1..=page_count {
+        if number % PAGES_PER_SIGN == 0 && !deliver(None) {
+            return Ok(None);
+        }
         let page = PageNo(number);
         snapshot.page(page, &mut image)?;
         if theirs.get(number as usize - 1) == Some(&page_hash(page, &image)) {
@@ -84,26 +90,24 @@ pub(crate) fn send(
         }
         batch.push(page, &image);
         if batch.len() == PAGES_PER_MESSAGE_MAX {
-            let pages = SourceMessage::Pages {
+            let pages = batch.take();
+            if !deliver(Some(SourceMessage::Pages {
                 database: id,
-                pages: batch.take(),
-            };
-            if to.blocking_send(pages).is_err() {
+                pages,
+            })) {
                 return Ok(None);
             }
         }
     }
     if !batch.is_empty() {
-        let pages = SourceMessage::Pages {
+        let pages = batch.take();
+        if !deliver(Some(SourceMessage::Pages {
             database: id,
-            pages: batch.take(),
-        };
-        if to.blocking_send(pages).is_err() {
+            pages,
+        })) {
             return Ok(None);
         }
     }
-    match to.blocking_send(SourceMessage::ImageEnd { database: id }) {
-        Ok(()) => Ok(Some(position)),
-        Err(_) => Ok(None),
-    }
+    let ended = deliver(Some(SourceMessage::ImageEnd { database: id }));
+    Ok(ended.then_some(position))
 }

@@ -360,7 +360,11 @@ impl<'a> Session<'a> {
             self.context.metrics.images.inc();
             let (source, term) = (Arc::clone(line.database()), self.term);
             self.context.environment.threads.run(Box::new(move || {
-                if let Err(error) = image::send(&source, term, &hashes, &pieces) {
+                // Heartbeats tell a replica that the work goes on.
+                let deliver = |piece: Option<SourceMessage>| {
+                    piece.is_none_or(|piece| pieces.blocking_send(piece).is_ok())
+                };
+                if let Err(error) = image::send(&source, term, &hashes, deliver) {
                     // The stream of pieces ends without an end: the replica asks again.
                     tracing::error!(database = %source.id(), %error, "cannot read a state to send");
                 }

@@ -1,0 +1,247 @@
+//! The receiving side: one database from a peer, into a new file beside the old one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use tidemark_engine::Threads;
+use tidemark_protocol::DatabaseId;
+use tidemark_protocol::stream::SourceMessage;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::InstallError;
+use super::assembly::{Assembly, Image, Old};
+use super::body::{Piece, Pieces};
+use super::serve::{HASHES_MAX, image_url};
+use crate::pipeline::{Line, keep_fetched};
+
+/// Databases that are fetched at once.
+pub(super) const FETCHES_MAX: usize = 2;
+/// Time for a connection to come about, in one region.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// Longest silence of the peer. It has signs of life to give every few megabytes.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Longest that the disk may take for what came.
+const DISK_WAIT: Duration = Duration::from_secs(60);
+/// Pieces in memory on their way to the disk.
+const PIECES_AHEAD: usize = 4;
+/// Bytes of a refusal's text that are kept.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Fetches databases of peers.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    client: reqwest::Client,
+    authorization: Option<HeaderValue>,
+}
+
+impl Fetcher {
+    /// With this cluster secret, or with none if it is empty. `None` if it cannot be sent in a header.
+    pub(super) fn new(secret: &str) -> Option<Self> {
+        let authorization = if secret.is_empty() {
+            None
+        } else {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {secret}")).ok()?;
+            bearer.set_sensitive(true);
+            Some(bearer)
+        };
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_WAIT)
+            .pool_max_idle_per_host(FETCHES_MAX)
+            .tcp_nodelay(true)
+            .build()
+            .expect("no option of this client can be wrong");
+        Some(Self {
+            client,
+            authorization,
+        })
+    }
+
+    /// Fetches what differs from `old`, if there is a copy that can be trusted. `None`: the peer does not
+    /// have the database any more.
+    pub(super) async fn fetch(
+        &self,
+        database: DatabaseId,
+        directory: PathBuf,
+        old: Option<Arc<Line>>,
+        source_url: &str,
+        threads: &Arc<dyn Threads>,
+    ) -> Result<Option<Image>, InstallError> {
+        let healthy = old.filter(|line| !line.is_damaged() && line.database().position().is_some());
+        let old = match healthy {
+            Some(line) => {
+                let source = Arc::clone(line.database());
+                on_thread(threads, move || Old::of(&source)).await??
+            }
+            None => Old::default(),
+        };
+        let Some(response) = self.ask(database, &old.hashes, source_url).await? else {
+            return Ok(None);
+        };
+        let (to, pieces) = mpsc::channel(PIECES_AHEAD);
+        let building = on_thread(threads, move || build(database, directory, old, pieces));
+        let (received, built) = tokio::join!(receive(database, response, to), building);
+        // What the disk says goes before that nobody took any more pieces.
+        let image = built??;
+        received?;
+        image.map(Some).ok_or(InstallError::Cut {
+            database,
+            part: "pages",
+        })
+    }
+
+    async fn ask(
+        &self,
+        database: DatabaseId,
+        hashes: &[u64],
+        source_url: &str,
+    ) -> Result<Option<reqwest::Response>, InstallError> {
+        if source_url.is_empty() {
+            return Err(InstallError::Source { database });
+        }
+        let mut body = BytesMut::with_capacity(hashes.len().min(HASHES_MAX) * 8);
+        for hash in hashes.iter().take(HASHES_MAX) {
+            body.extend_from_slice(&hash.to_le_bytes());
+        }
+        let mut request = self
+            .client
+            .post(image_url(source_url, database))
+            .body(body.freeze());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let failed = |error: reqwest::Error| InstallError::Connection {
+            database,
+            reason: crate::transport::chain(&error),
+        };
+        let silent = |_elapsed| InstallError::Silent {
+            database,
+            silence: SILENCE_MAX,
+        };
+        let mut response = timeout(SILENCE_MAX, request.send())
+            .await
+            .map_err(silent)?
+            .map_err(failed)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Some(response));
+        }
+        if matches!(status.as_u16(), 404 | 410) {
+            return Ok(None);
+        }
+        let text = timeout(SILENCE_MAX, response.chunk())
+            .await
+            .map_err(silent)?;
+        let text = text.map_err(failed)?.unwrap_or_default();
+        let text = &text[..text.len().min(REASON_BYTES_MAX)];
+        Err(InstallError::Refused {
+            database,
+            status: status.as_u16(),
+            reason: String::from_utf8_lossy(text).into_owned(),
+        })
+    }
+}
+
+/// Passes the body on, piece by piece.
+async fn receive(
+    database: DatabaseId,
+    mut response: reqwest::Response,
+    to: mpsc::Sender<Piece>,
+) -> Result<(), InstallError> {
+    let mut pieces = Pieces::of(database);
+    loop {
+        let chunk = timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = chunk.map_err(|_elapsed| InstallError::Silent {
+            database,
+            silence: SILENCE_MAX,
+        })?;
+        let chunk = chunk.map_err(|error| InstallError::Connection {
+            database,
+            reason: crate::transport::chain(&error),
+        })?;
+        let Some(chunk) = chunk else {
+            return pieces.end();
+        };
+        pieces.extend(&chunk);
+        while let Some(piece) = pieces.next()? {
+            let taken = timeout(DISK_WAIT, to.send(piece)).await;
+            let taken = taken.map_err(|_elapsed| InstallError::Silent {
+                database,
+                silence: DISK_WAIT,
+            })?;
+            // The other side has something to say for itself.
+            taken.map_err(|_closed| InstallError::Stopped)?;
+        }
+    }
+}
+
+/// Writes the pieces. `None` if they ended too early.
+fn build(
+    database: DatabaseId,
+    directory: PathBuf,
+    old: Old,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> Result<Option<Image>, InstallError> {
+    let unexpected = |part: &dyn std::fmt::Debug| InstallError::Unexpected {
+        database,
+        part: format!("{part:?}"),
+    };
+    let mut old = Some(old);
+    let mut assembly: Option<Assembly> = None;
+    let mut image = None;
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Message(SourceMessage::Heartbeat { .. }) => {}
+            Piece::Message(SourceMessage::ImageBegin {
+                database: of,
+                term: _,
+                position,
+                page_count,
+            }) if of == database => {
+                let old = old.take().ok_or_else(|| unexpected(&"second beginning"))?;
+                assembly = Some(Assembly::begin(
+                    database, &directory, old, position, page_count,
+                )?);
+            }
+            Piece::Message(SourceMessage::Pages {
+                database: of,
+                pages,
+            }) if of == database => match &mut assembly {
+                Some(assembly) => assembly.pages(&pages)?,
+                None => return Err(unexpected(&"pages")),
+            },
+            Piece::Message(SourceMessage::ImageEnd { database: of }) if of == database => {
+                let assembly = assembly.take().ok_or_else(|| unexpected(&"end"))?;
+                image = Some(assembly.finish()?);
+            }
+            Piece::Message(message) => return Err(unexpected(&message)),
+            Piece::Requests(table) => {
+                let kept = keep_fetched(&directory, &table)
+                    .map_err(|source| InstallError::Files { database, source })?;
+                if !kept {
+                    let bytes = table.len() as u64;
+                    return Err(InstallError::Requests { database, bytes });
+                }
+                return Ok(image);
+            }
+        }
+    }
+    Ok(None)
+}
+
+async fn on_thread<T: Send + 'static>(
+    threads: &Arc<dyn Threads>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, InstallError> {
+    let (done, result) = oneshot::channel();
+    threads.run(Box::new(move || {
+        // Whoever is gone wants no result.
+        let _ = done.send(job());
+    }));
+    result.await.map_err(|_| InstallError::Stopped)
+}

@@ -1,0 +1,204 @@
+//! Taking over a peer's state, for a voter that the log no longer reaches: its copies are brought to
+//! where the peer's are, page by differing page.
+//!
+//! Consensus hands on the peer's manifest: the chain (see [`crate::chain`]), which says of each database
+//! where it stood behind one entry of the log. [`Installer::take_over`] sees to it that every database is
+//! there or further, durably:
+//!
+//! 1. Databases that the manifest does not name any more were deleted: their files go.
+//! 2. A database that has reached its position is made durable as it is.
+//! 3. Any other is fetched from the peer ([`fetch`], [`serve`] on the other side): the receiver says the
+//!    hash of each page it has, the peer sends those that differ, and its table of requests.
+//!    [`assembly`] makes a new file of both, verifies it against the position it claims, and syncs it.
+//! 4. [`crate::databases::Databases::replace`] closes the old files and puts the new ones in their place.
+//! 5. The catalogue comes last, so that nobody is sent to a database that is not there yet.
+//!
+//! The peer sends what it has acknowledged at that moment, which may be later than the manifest. That does
+//! no harm: the chain begins where the manifest says, and each writer passes over what its files hold, as
+//! after a restart.
+//!
+//! # Where it may end early
+//!
+//! Everything here may be broken off at any point, by an error, a stop or a crash, and be begun again:
+//! what reached its position before is not fetched again.
+//!
+//! | broken off | what is there | at the next start, or the next try |
+//! |---|---|---|
+//! | while fetching | the old files, and `main.db.new` | the old files count; the new one is removed |
+//! | after the table of requests was put in place | the old content, a newer table | the table names only what is committed; what the log repeats is remembered once |
+//! | after the old WAL was removed | the old content as of its last checkpoint | the log repeats what follows, or the content is at no known position; fetched again |
+//! | after the new file got its name | the new content, the old journal of positions | at no known position: fetched again, all of it |
+//! | after the journal was renewed | the new state | it counts |
+//! | before the file `chain` | all databases, the old chain | the log repeats what follows the old chain, and writers pass over it |
+//! | after it, before consensus' own note | all databases, the new chain | the machine passes over what the chain covers |
+//!
+//! Meanwhile this voter cannot be elected, for lack of the log that the manifest stands for; so nothing
+//! half done is ever served as the leader's.
+//!
+//! # Bounds
+//!
+//! [`fetch::FETCHES_MAX`] databases at once here, [`serve::IMAGES_MAX`] at once at the sender, a few
+//! messages in memory each. A side that hears nothing of the other for a while gives up; the leader tries
+//! again. The sender also gives up when its WAL, which it holds back meanwhile, grows too long.
+
+mod assembly;
+mod body;
+mod error;
+mod fetch;
+mod serve;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tidemark_protocol::{DatabaseId, Position, Seq};
+
+pub(crate) use error::InstallError;
+pub(crate) use serve::routes;
+
+use crate::chain::Chain;
+use crate::databases::{Databases, DatabasesError};
+use crate::metrics::Metrics;
+use crate::ship::Followers;
+
+/// Takes over states of peers.
+#[derive(Debug)]
+pub(crate) struct Installer {
+    databases: Arc<Databases>,
+    followers: Arc<Followers>,
+    fetcher: fetch::Fetcher,
+    metrics: Arc<Metrics>,
+}
+
+impl Installer {
+    /// For a node with these databases. `secret` is the cluster's, empty for none.
+    pub(crate) fn new(
+        databases: Arc<Databases>,
+        followers: Arc<Followers>,
+        secret: &str,
+        metrics: Arc<Metrics>,
+    ) -> Option<Self> {
+        Some(Self {
+            databases,
+            followers,
+            fetcher: fetch::Fetcher::new(secret)?,
+            metrics,
+        })
+    }
+
+    /// Brings every database to where `chain` has it, or further, durably. What is missing comes from
+    /// the peer at the base URL `source`. `before` is the chain so far.
+    pub(crate) async fn take_over(
+        &self,
+        chain: &Chain,
+        before: &Chain,
+        source: &str,
+    ) -> Result<(), InstallError> {
+        self.remove_deleted(chain, before).await?;
+        let mut ordinary: Vec<_> = chain.positions.iter().map(|(id, at)| (*id, *at)).collect();
+        ordinary.retain(|(database, _)| *database != DatabaseId::CATALOGUE);
+        stream::iter(ordinary)
+            .map(|(database, at)| self.bring(database, at, source))
+            .buffer_unordered(fetch::FETCHES_MAX)
+            .try_collect::<()>()
+            .await?;
+        if let Some(at) = chain.positions.get(&DatabaseId::CATALOGUE) {
+            self.bring(DatabaseId::CATALOGUE, *at, source).await?;
+        }
+        self.databases
+            .note_taken_over(chain.positions.keys().copied().collect::<HashSet<_>>());
+        Ok(())
+    }
+
+    /// Databases that were written once and that the chain lacks. One that was never written is in no
+    /// chain; whether it was deleted is for the catalogue to say.
+    async fn remove_deleted(&self, chain: &Chain, before: &Chain) -> Result<(), InstallError> {
+        for line in self.databases.all() {
+            let database = line.id();
+            let position = line.database().position();
+            let written = before.positions.contains_key(&database)
+                || position.is_some_and(|position| position.seq != Seq::ZERO);
+            drop(line);
+            if written && !chain.positions.contains_key(&database) {
+                self.remove(database).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, database: DatabaseId) -> Result<(), InstallError> {
+        tracing::info!(%database, "database deleted");
+        self.followers.dropped(database);
+        Ok(self.databases.remove(database).await?)
+    }
+
+    /// Brings one database to `at`, or further.
+    async fn bring(
+        &self,
+        database: DatabaseId,
+        at: Position,
+        source: &str,
+    ) -> Result<(), InstallError> {
+        if self.databases.is_gone(database) || self.has(database, at).await? {
+            return Ok(());
+        }
+        let directory = self.databases.directory(database);
+        let old = self.databases.get(database);
+        let begun = tokio::time::Instant::now();
+        let Some(image) = self
+            .fetcher
+            .fetch(database, directory, old, source, self.databases.threads())
+            .await?
+        else {
+            // Deleted at the peer after its manifest was made.
+            return self.remove(database).await;
+        };
+        let (position, fetched, kept) = (image.position(), image.fetched, image.kept);
+        if !covers(position, at) {
+            return Err(InstallError::Behind {
+                database,
+                position,
+                at,
+            });
+        }
+        self.databases.replace(database, image.prepared).await?;
+        self.metrics.took_over(fetched, kept);
+        tracing::info!(
+            %database, %position, fetched, kept, took = ?begun.elapsed(),
+            "took over a peer's copy; page counts"
+        );
+        Ok(())
+    }
+
+    /// Whether the copy here is at `at` or further; then it is durable, too.
+    async fn has(&self, database: DatabaseId, at: Position) -> Result<bool, InstallError> {
+        let Some(line) = self.databases.get(database) else {
+            return Ok(false);
+        };
+        if !line.drained().await || line.is_damaged() {
+            return Ok(false);
+        }
+        if !line
+            .database()
+            .position()
+            .is_some_and(|position| covers(position, at))
+        {
+            return Ok(false);
+        }
+        let durable = line.persist().await.map_err(DatabasesError::from)?;
+        if durable.reached(&at) {
+            Ok(true)
+        } else {
+            Err(InstallError::NotDurable {
+                database,
+                durable,
+                at,
+            })
+        }
+    }
+}
+
+/// Whether a copy at `position` has all of `at`. Equal age with another content is damage.
+fn covers(position: Position, at: Position) -> bool {
+    position == at || position.age(&at).is_gt()
+}
