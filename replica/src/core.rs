@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use tidemark_engine::Threads;
 use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Region};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::config::ReplicaConfig;
 use crate::copy::{Copy, Item};
@@ -35,6 +37,8 @@ pub(crate) struct Core {
     /// Of the connection that is up.
     outbox: Mutex<Option<Arc<Outbox>>>,
     source_region: Mutex<Option<Region>>,
+    /// Since when there is no connection, while there is none.
+    alone_since: Mutex<Option<Instant>>,
 }
 
 impl Core {
@@ -63,6 +67,7 @@ impl Core {
             catalogue: RwLock::new(None),
             outbox: Mutex::new(None),
             source_region: Mutex::new(None),
+            alone_since: Mutex::new(Some(Instant::now())),
         }
     }
 
@@ -136,6 +141,7 @@ impl Core {
             .source_region
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(region);
+        *self.lock_alone_since() = None;
         let mut current = self.lock_outbox();
         *current = Some(Arc::clone(outbox));
         // The catalogue first: what it brings is needed to answer anything at all.
@@ -150,9 +156,16 @@ impl Core {
     pub(crate) fn disconnected(&self, outbox: &Outbox) {
         let mut current = self.lock_outbox();
         *current = None;
+        self.lock_alone_since().get_or_insert_with(Instant::now);
         for copy in self.copies() {
             copy.feed(Item::Disconnected(outbox.number()));
         }
+    }
+
+    /// For how long there has been no connection.
+    pub(crate) fn alone_for(&self) -> Duration {
+        self.lock_alone_since()
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Region of the node that this one follows, if it was ever reached.
@@ -169,6 +182,12 @@ impl Core {
         job: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
         on_thread(&*self.site.threads, job).await
+    }
+
+    fn lock_alone_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.alone_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_outbox(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {

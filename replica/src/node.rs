@@ -21,6 +21,8 @@ use crate::replica::Replica;
 
 /// Time for opening a database that sleeps.
 const WAKE_WAIT: Duration = Duration::from_secs(10);
+/// Time in which a cell that has lost its leader should have another, and this replica have found it.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
 /// The position of a copy that has none.
 const NOWHERE: Position = Position {
     epoch: Epoch(0),
@@ -152,6 +154,10 @@ impl Node for Replica {
 
     fn upstream(&self) -> Option<String> {
         Some(self.core().sources.now().url)
+    }
+
+    fn patience(&self) -> Duration {
+        SUCCESSOR_WAIT.saturating_sub(self.core().alone_for())
     }
 
     fn ready(&self) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ use tokio::time::timeout_at;
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
-use crate::wait::{Miss, Verdict, judge, patience, shortfall};
+use crate::wait::{Miss, Verdict, judge, shortfall};
 
 /// Longest wait for a free reader on a thread that must not block.
 const INLINE_WAIT: Duration = Duration::from_micros(500);
@@ -120,7 +120,7 @@ impl Read<'_> {
         let Execute {
             on_miss, deadline, ..
         } = self.request;
-        let until = self.deadline - deadline + patience(on_miss, deadline);
+        let until = self.deadline - deadline + on_miss.patience(deadline);
         let mut standing = self.copy.standing();
         loop {
             let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);

@@ -2,7 +2,6 @@
 //! where it stands, without I/O.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use tidemark_protocol::{OnMiss, Position};
 
@@ -100,15 +99,6 @@ pub(crate) fn shortfall(
     match judge(&read, wanted, on_miss, false) {
         Verdict::Miss(miss) if on_miss != OnMiss::Stale => Some(miss),
         Verdict::Miss(_) | Verdict::Read | Verdict::Wait | Verdict::Wake => None,
-    }
-}
-
-/// The part of a request's time that it may wait here. The rest is for the trip to the primary, or for
-/// saying no before the caller has given up.
-pub(crate) fn patience(on_miss: OnMiss, deadline: Duration) -> Duration {
-    match on_miss {
-        OnMiss::Forward => deadline.mul_f64(2.0 / 3.0),
-        OnMiss::Stale | OnMiss::Error => deadline.mul_f64(0.9),
     }
 }
 
