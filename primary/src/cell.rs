@@ -170,7 +170,12 @@ impl Primary {
         .map_err(PrimaryError::Chain)?;
         let transport =
             HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
-        let group = ConsensusConfig::new(config.directory.clone(), config.node, config.incarnation);
+        let group = ConsensusConfig {
+            log_segment_bytes: config.log_segment_bytes,
+            log_entries_kept: config.log_entries_kept,
+            log_bytes_kept: config.log_bytes_kept,
+            ..ConsensusConfig::new(config.directory.clone(), config.node, config.incarnation)
+        };
         let consensus = Consensus::start(group, Arc::new(transport), machine).await?;
         let members = Members::new(&config).ok_or(PrimaryError::ClusterSecret)?;
         registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));

@@ -8,6 +8,8 @@ use tidemark_engine::Options;
 use tidemark_protocol::render::AnswerBounds;
 use tidemark_protocol::{Incarnation, NodeId, Region};
 
+use crate::consensus::{LOG_BYTES_KEPT, LOG_ENTRIES_KEPT, LOG_SEGMENT_BYTES};
+
 /// Bytes of recent transactions kept in memory for replicas that are a little behind.
 pub const RECENT_BYTES_MAX: usize = 64 << 20;
 /// Log growth after which the databases are checkpointed and the log is purged, in bytes.
@@ -67,6 +69,14 @@ pub struct PrimaryConfig {
     pub recent_bytes_max: usize,
     /// See [`PERSIST_EVERY_BYTES`].
     pub persist_every_bytes: u64,
+    /// Size of a log segment, the unit in which the log is purged, in bytes. Default 64 MiB, at least 1.
+    pub log_segment_bytes: u64,
+    /// Entries that stay in the log of a cell of several voters though they are durable without it, for
+    /// a voter that was away. Default 16,384.
+    pub log_entries_kept: u64,
+    /// Bytes of log that are kept for a voter that is further behind; beyond that it is sent the pages
+    /// that differ. Default 1 GiB.
+    pub log_bytes_kept: u64,
     /// See [`HEARTBEAT`].
     pub heartbeat: Duration,
     /// See [`WRITES_IN_FLIGHT_MAX`].
@@ -98,6 +108,9 @@ impl PrimaryConfig {
             answer: AnswerBounds::default(),
             recent_bytes_max: RECENT_BYTES_MAX,
             persist_every_bytes: PERSIST_EVERY_BYTES,
+            log_segment_bytes: LOG_SEGMENT_BYTES,
+            log_entries_kept: LOG_ENTRIES_KEPT,
+            log_bytes_kept: LOG_BYTES_KEPT,
             heartbeat: HEARTBEAT,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
             inline_steps_max: INLINE_STEPS_MAX,

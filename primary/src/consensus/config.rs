@@ -10,9 +10,9 @@ use super::log_store::SEGMENT_BYTES_MIN;
 
 const LOG_CACHE_BYTES: u64 = 64 << 20;
 const LOG_CACHE_ENTRIES: u64 = 16 << 10;
-const LOG_SEGMENT_BYTES: u64 = 64 << 20;
-const LOG_ENTRIES_KEPT: u64 = 16 << 10;
-const LOG_BYTES_KEPT: u64 = 1 << 30;
+pub(crate) const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 16 << 10;
+pub(crate) const LOG_BYTES_KEPT: u64 = 1 << 30;
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);

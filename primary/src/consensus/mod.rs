@@ -56,7 +56,7 @@ mod wire;
 
 pub(crate) use command::Command;
 pub(crate) use completion::{Proposed, Refusal};
-pub(crate) use config::ConsensusConfig;
+pub(crate) use config::{ConsensusConfig, LOG_BYTES_KEPT, LOG_ENTRIES_KEPT, LOG_SEGMENT_BYTES};
 pub(crate) use error::{AnswerError, ConfirmError, ConsensusError, WaitError};
 pub(crate) use fence::Fence;
 pub(crate) use handle::Consensus;
