@@ -1,4 +1,4 @@
-//! Making, finding, listing and deleting databases.
+//! Making, finding, listing, changing and deleting databases.
 //!
 //! All of it is the primary's business. Another node passes such a request on; what only looks is
 //! answered from this node's own catalogue when the primary cannot be reached.
@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
-use tidemark_protocol::d1::{CreateBody, Database, DatabaseSummary, ResultInfo};
-use tidemark_protocol::node::{CreateDatabase, ListDatabases};
+use serde_json::Value;
+use tidemark_protocol::d1::{CreateBody, Database, DatabaseSummary, EditBody, ResultInfo};
+use tidemark_protocol::node::{CreateDatabase, DatabaseInfo, EditDatabase, ListDatabases};
 use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node};
 use tokio::time::timeout;
 use tracing::warn;
@@ -80,8 +82,58 @@ pub(crate) async fn delete<N: Node>(
     gateway.answer(Route::Delete, &head.headers, work).await
 }
 
+/// `PUT`: the body stands for all that can be changed of a database.
+pub(crate) async fn replace<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    change(&gateway, path, request, true).await
+}
+
+/// `PATCH`.
+pub(crate) async fn edit<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: DatabasePath,
+    request: Request,
+) -> Response {
+    change(&gateway, path, request, false).await
+}
+
+async fn change<N: Node>(
+    gateway: &Gateway<N>,
+    path: DatabasePath,
+    request: Request,
+    whole: bool,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let work = async {
+        let Path((account, database)) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_account(&account)?;
+        check_database(&database)?;
+        let ask = Ask::read(&head.headers)?;
+        let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
+        let edit = EditBody::parse(&body.bytes)?.validate(whole)?;
+        if let Some(response) = at_primary(gateway, &head, &body.bytes, &ask).await? {
+            return Ok(response);
+        }
+        let id = match gateway.node.resolve(&database) {
+            Some(DatabaseId::CATALOGUE) => return Err(no_database(&database)),
+            None => return Err(missing(&*gateway.node, &database)),
+            Some(id) => id,
+        };
+        let edit = EditDatabase {
+            request: ask.request,
+            ..edit
+        };
+        let edited = settled(ask.remaining()?, gateway.node.edit(id, edit)).await?;
+        Ok(envelope::success(&Database::from(edited), None))
+    };
+    gateway.answer(Route::Edit, &head.headers, work).await
+}
+
 /// Has the primary make a change, unless it is this node, or has become it in the meantime.
-async fn at_primary<N: Node>(
+pub(crate) async fn at_primary<N: Node>(
     gateway: &Gateway<N>,
     head: &Parts,
     body: &Bytes,
@@ -97,13 +149,15 @@ async fn at_primary<N: Node>(
         };
         match gateway.forwarder.forward(node, outgoing, ask).await? {
             Passed::Undone(_) if search.goes_on(node).await => {}
-            passed => return passed.last_word().map(Some),
+            passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
+                return passed.last_word().map(Some);
+            }
         }
     }
     Ok(None)
 }
 
-/// `fields`, in either spelling, is ignored: clients take the whole object as well.
+/// One database, or those of its properties that `fields` names: in one list, or one by one.
 pub(crate) async fn get<N: Node>(
     State(gateway): State<Arc<Gateway<N>>>,
     path: DatabasePath,
@@ -121,12 +175,31 @@ pub(crate) async fn get<N: Node>(
             Primary::Here => None,
         };
         match looked(&ask, gateway.node.database(&database)).await? {
-            Some(info) => Ok(envelope::success(&Database::from(info), None)),
+            Some(info) => Ok(envelope::success(&shown(info, &head.uri), None)),
             // What is not in this copy of the catalogue may well be in the primary's.
             None => Err(gone.unwrap_or_else(|| missing(&*gateway.node, &database))),
         }
     };
     gateway.answer(Route::Get, &head.headers, work).await
+}
+
+/// The database as the query string wants to see it.
+fn shown(info: DatabaseInfo, uri: &Uri) -> Value {
+    let mut whole =
+        serde_json::to_value(Database::from(info)).expect("the API's types are plain data");
+    let given = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let given = given.map(|Query(pairs)| pairs).unwrap_or_default();
+    let fields: Vec<&str> = given
+        .iter()
+        .filter(|(name, _)| name == "fields")
+        .flat_map(|(_, value)| value.split(','))
+        .collect();
+    if let Value::Object(properties) = &mut whole
+        && !fields.is_empty()
+    {
+        properties.retain(|name, _| fields.contains(&name.as_str()));
+    }
+    whole
 }
 
 /// As text, so that a bad number is refused in our own words.

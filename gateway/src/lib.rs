@@ -22,6 +22,8 @@
 //! - A request is passed on at most once.
 //! - Nothing here knows which role the node has.
 
+mod accounts;
+mod analytics;
 mod ask;
 mod auth;
 mod binding;
@@ -37,6 +39,7 @@ mod operations;
 mod query;
 mod router;
 mod serve;
+mod time_travel;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};
 pub use metrics::Metrics;

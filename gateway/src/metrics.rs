@@ -19,13 +19,17 @@ pub(crate) enum Route {
     List,
     Get,
     Delete,
+    Edit,
+    TimeTravel,
+    Account,
+    Analytics,
     Status,
     Verify,
     Other,
 }
 
 impl Route {
-    const ALL: [Route; 10] = [
+    const ALL: [Route; 14] = [
         Self::Query,
         Self::Raw,
         Self::Binding,
@@ -33,6 +37,10 @@ impl Route {
         Self::List,
         Self::Get,
         Self::Delete,
+        Self::Edit,
+        Self::TimeTravel,
+        Self::Account,
+        Self::Analytics,
         Self::Status,
         Self::Verify,
         Self::Other,
@@ -47,6 +55,10 @@ impl Route {
             Self::List => "list",
             Self::Get => "get",
             Self::Delete => "delete",
+            Self::Edit => "edit",
+            Self::TimeTravel => "time_travel",
+            Self::Account => "account",
+            Self::Analytics => "analytics",
             Self::Status => "status",
             Self::Verify => "verify",
             Self::Other => "other",

@@ -116,7 +116,9 @@ impl Job<'_> {
             };
             match gateway.forwarder.forward(node, outgoing, self.ask).await? {
                 Passed::Undone(_) if search.goes_on(node).await => {}
-                passed => return passed.last_word().map(Ran::Elsewhere),
+                passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
+                    return passed.last_word().map(Ran::Elsewhere);
+                }
             }
         }
     }

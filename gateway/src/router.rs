@@ -15,7 +15,7 @@ use crate::config::{GatewayConfig, Handles};
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
-use crate::{binding, databases, operations, query};
+use crate::{accounts, analytics, binding, databases, operations, query, time_travel};
 
 /// D1's code for a path that leads nowhere.
 const NO_ROUTE: u32 = 7000;
@@ -29,7 +29,27 @@ pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) ->
     let one = format!("{DATABASES}/{{database}}");
     Router::new()
         .route(DATABASES, get(databases::list).post(databases::create))
-        .route(&one, get(databases::get).delete(databases::delete))
+        .route(
+            &one,
+            get(databases::get)
+                .delete(databases::delete)
+                .put(databases::replace)
+                .patch(databases::edit),
+        )
+        .route(
+            &format!("{one}/time_travel/bookmark"),
+            get(time_travel::bookmark),
+        )
+        .route(
+            &format!("{one}/time_travel/restore"),
+            post(time_travel::restore),
+        )
+        .route("/client/v4/accounts", get(accounts::accounts))
+        .route("/client/v4/accounts/{account}", get(accounts::account))
+        .route("/client/v4/memberships", get(accounts::memberships))
+        .route("/client/v4/user", get(accounts::user))
+        .route("/client/v4/user/tokens/verify", get(accounts::token))
+        .route("/client/v4/graphql", post(analytics::graphql))
         .route(&format!("{one}/query"), post(query::query))
         .route(&format!("{one}/raw"), post(query::raw))
         .route("/query", post(binding::by_header))

@@ -3,6 +3,7 @@
 //! Rows and `meta` are written by [`crate::render`]; here is all that surrounds them. The types that
 //! travel both ways serve client and server alike.
 
+mod account;
 mod binding;
 mod database;
 mod envelope;
@@ -10,9 +11,10 @@ mod query;
 #[cfg(test)]
 mod tests;
 
+pub use account::{ACCOUNT, Account, Membership, TokenStatus, User};
 pub use binding::{parse_binding, write_binding_failure};
 pub use database::{
-    CreateBody, Database, DatabaseSummary, NAME_BYTES_MAX, ReadReplication, ReplicationMode,
+    CreateBody, Database, DatabaseSummary, EditBody, NAME_BYTES_MAX, ReadReplication, ReplicationMode,
     check_name,
 };
 pub use envelope::{

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bookmark::Bookmark;
 use crate::cell::CellStatus;
 use crate::contract::{OnMiss, ReadContract};
-use crate::error::Failure;
+use crate::error::{Failure, FailureKind};
 use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
 use crate::position::Position;
 use crate::render::{AnswerShape, ValueForm};
@@ -91,6 +91,15 @@ pub struct CreateDatabase {
     pub jurisdiction: Option<String>,
     /// Whether replicas hold it.
     pub replicated: bool,
+    /// The client's name for this request.
+    pub request: Option<RequestId>,
+}
+
+/// Change what the catalogue says of a database. What is `None` stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EditDatabase {
+    /// Whether replicas hold it.
+    pub replicated: Option<bool>,
     /// The client's name for this request.
     pub request: Option<RequestId>,
 }
@@ -222,6 +231,19 @@ pub trait Node: Send + Sync + 'static {
         database: DatabaseId,
         request: Option<RequestId>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Changes what the catalogue says of a database. Primary only.
+    fn edit(
+        &self,
+        database: DatabaseId,
+        edit: EditDatabase,
+    ) -> impl Future<Output = Result<DatabaseInfo, Failure>> + Send {
+        let _ = edit;
+        async move {
+            let text = format!("this node cannot change database {database}");
+            Err(Failure::new(FailureKind::Unavailable, text))
+        }
+    }
 
     /// Recomputes the checksum of a database from its pages.
     fn verify(

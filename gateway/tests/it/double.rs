@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use tidemark_protocol::node::{
-    Answer, CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, ListDatabases, NodeStatus,
-    Role, Verification,
+    Answer, CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase,
+    ListDatabases, NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node,
@@ -36,6 +36,7 @@ struct State {
     turns: VecDeque<Turn>,
     executed: Vec<Execute>,
     created: Vec<CreateDatabase>,
+    edited: Vec<EditDatabase>,
     upstream: Option<String>,
     not_ready: bool,
     panics_on_status: bool,
@@ -95,6 +96,10 @@ impl Double {
 
     pub(crate) fn created(&self) -> Vec<CreateDatabase> {
         self.with(|state| state.created.clone())
+    }
+
+    pub(crate) fn edited(&self) -> Vec<EditDatabase> {
+        self.with(|state| state.edited.clone())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -219,6 +224,20 @@ impl Node for Double {
     ) -> Result<(), Failure> {
         self.with(|state| state.databases.retain(|info| info.uuid != database));
         Ok(())
+    }
+
+    async fn edit(
+        &self,
+        database: DatabaseId,
+        edit: EditDatabase,
+    ) -> Result<DatabaseInfo, Failure> {
+        self.with(|state| {
+            state.edited.push(edit);
+            let mut infos = state.databases.iter_mut();
+            let info = infos.find(|info| info.uuid == database).unwrap();
+            info.replicated = edit.replicated.unwrap_or(info.replicated);
+            Ok(info.clone())
+        })
     }
 
     async fn verify(&self, _: DatabaseId) -> Result<Verification, Failure> {

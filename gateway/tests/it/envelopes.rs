@@ -17,7 +17,7 @@ async fn path_that_leads_nowhere_is_7000() {
     let server = Server::start_with(Double::leading(), with_tokens).await;
     for path in [
         "/",
-        "/client/v4/user",
+        "/client/v4/zones",
         "/client/v4/accounts/a/d1/database/",
         "/tidemark/v2",
     ] {

@@ -12,3 +12,4 @@ mod operations;
 mod queries;
 mod server;
 mod serving;
+mod tools;

@@ -98,9 +98,18 @@ impl Server {
         self.ask(Method::GET, path)
     }
 
-    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Ask {
-        let Ask(request) = self.ask(Method::POST, path);
+    pub(crate) fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Ask {
+        let Ask(request) = self.ask(method, path);
         Ask(request.body(body))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Ask {
+        self.ask_with(Method::POST, path, body)
     }
 
     /// `POST …/database/shop/query`.

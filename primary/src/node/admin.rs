@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use tidemark_protocol::node::{CreateDatabase, DatabaseInfo, DatabaseList, ListDatabases};
+use tidemark_protocol::node::{
+    CreateDatabase, DatabaseInfo, DatabaseList, EditDatabase, ListDatabases,
+};
 use tidemark_protocol::{
     Catalogue, CatalogueEntry, DatabaseId, Failure, FailureKind, PAGE_SIZE, RequestId, Statement,
     Term, Value,
@@ -96,6 +98,37 @@ impl Primary {
         self.refresh_catalogue()
             .await
             .map_err(|error| Failure::new(FailureKind::Unknown, error.to_string()))
+    }
+
+    /// Changes what the catalogue says of a database.
+    pub(super) async fn edit_database(
+        &self,
+        database: DatabaseId,
+        edit: EditDatabase,
+    ) -> Result<DatabaseInfo, Failure> {
+        let EditDatabase {
+            replicated,
+            request,
+        } = edit;
+        let term = self.leading_soon().await?;
+        if let Some(replicated) = replicated {
+            let update = Statement {
+                sql: "UPDATE databases SET replicated = ? WHERE uuid = ?".to_owned(),
+                params: vec![
+                    Value::Integer(i64::from(replicated)),
+                    Value::Text(database.to_string()),
+                ],
+            };
+            self.write_catalogue(vec![update], request, term).await?;
+            self.refresh_catalogue()
+                .await
+                .map_err(|error| Failure::new(FailureKind::Unknown, error.to_string()))?;
+        }
+        let catalogue = self.catalogue().ok_or_else(not_leading)?;
+        let entry = catalogue.get(database);
+        entry
+            .map(|entry| self.listed(&catalogue, entry))
+            .ok_or_else(|| no_database(&database.to_string()))
     }
 
     /// Lists databases, from the catalogue alone.

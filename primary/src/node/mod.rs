@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemark_protocol::node::{
-    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, ListDatabases, NodeStatus, Role,
-    Verification,
+    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase, ListDatabases,
+    NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
     DatabaseId, Execute, Executed, Failure, FailureKind, Node, ReadContract, RequestId,
@@ -61,7 +61,8 @@ impl Node for Primary {
             Ok(None) => self.elsewhere(),
             // Not taken into the log for want of a majority, and the next will not be either.
             Err(failure)
-                if failure.kind == FailureKind::Unavailable && self.contact.patience().is_zero() =>
+                if failure.kind == FailureKind::Unavailable
+                    && self.contact.patience().is_zero() =>
             {
                 Err(failure.retry_after(OUTAGE_WAIT))
             }
@@ -98,6 +99,14 @@ impl Node for Primary {
         request: Option<RequestId>,
     ) -> Result<(), Failure> {
         self.delete_database(database, request).await
+    }
+
+    async fn edit(
+        &self,
+        database: DatabaseId,
+        edit: EditDatabase,
+    ) -> Result<DatabaseInfo, Failure> {
+        self.edit_database(database, edit).await
     }
 
     async fn verify(&self, database: DatabaseId) -> Result<Verification, Failure> {

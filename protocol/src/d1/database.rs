@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, FailureKind};
 use crate::id::{DatabaseId, Region};
-use crate::node::{CreateDatabase, DatabaseInfo};
+use crate::node::{CreateDatabase, DatabaseInfo, EditDatabase};
 
 /// Longest name of a database, in bytes. D1 states none; this one fits a file name.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -146,15 +146,44 @@ pub struct CreateBody {
     pub read_replication: Option<ReadReplication>,
 }
 
+/// The body of `PUT`, which must say everything, and of `PATCH`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EditBody {
+    /// Whether replicas hold the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_replication: Option<ReadReplication>,
+}
+
+impl EditBody {
+    /// Reads a body. Unknown keys are ignored.
+    pub fn parse(body: &[u8]) -> Result<Self, Failure> {
+        parsed(body)
+    }
+
+    /// The request to the node. `whole`: the body stands for the whole database, not for changes.
+    pub fn validate(self, whole: bool) -> Result<EditDatabase, Failure> {
+        let Self { read_replication } = self;
+        if whole && read_replication.is_none() {
+            return Err(invalid("read_replication", "Required"));
+        }
+        Ok(EditDatabase {
+            replicated: read_replication.map(|given| given.mode == ReplicationMode::Auto),
+            request: None,
+        })
+    }
+}
+
+fn parsed<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = format!("The request is malformed: {error}");
+        Failure::new(FailureKind::BadRequest, text)
+    })
+}
+
 impl CreateBody {
     /// Reads a body. Unknown keys are ignored.
     pub fn parse(body: &[u8]) -> Result<Self, Failure> {
-        serde_json::from_slice(body).map_err(|error| {
-            Failure::new(
-                FailureKind::BadRequest,
-                format!("The request is malformed: {error}"),
-            )
-        })
+        parsed(body)
     }
 
     /// The request to the node, once every property is known to be sound.
