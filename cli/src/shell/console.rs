@@ -317,6 +317,8 @@ impl Console {
             primary_url,
             databases,
             replicas,
+            // `tidemark cell status` shows it.
+            cell: _,
         } = self.client.node_status().await?;
         writeln!(
             out,
@@ -348,6 +350,9 @@ impl Console {
                 ]);
             }
             writeln!(out, "{table}")?;
+        }
+        if let Some(cell) = cell {
+            write!(out, "{}", crate::cell::show(&cell, node, leading))?;
         }
         Ok(())
     }
