@@ -61,7 +61,7 @@
 //! again by itself, until the deadline, when no connection could be made, when a node is overloaded or
 //! unavailable, when a replica is behind, and even when contact was lost after sending. Between tries it
 //! waits with growing, jittered pauses and at least as long as the server asks. With several node URLs
-//! it turns to the next.
+//! it turns to the next, at once where that can help, and away from a node that gives no sign of life.
 //!
 //! # Features
 //!
@@ -74,6 +74,7 @@ mod client;
 mod database;
 mod error;
 mod exact;
+mod liveness;
 mod query;
 mod row;
 mod session;

@@ -3,7 +3,8 @@
 //! 1. [`Client::call`] sends the call under one request id to the preferred node.
 //! 2. A try that fails becomes a [`Miss`]: did the request reach anybody, and may it have taken effect?
 //! 3. Misses that can do no harm are tried again until the deadline: at once at the next node if the
-//!    connection was refused, after a growing, jittered wait otherwise, never before `Retry-After`.
+//!    connection was refused or the node cannot do it, after a growing, jittered wait once all were asked and
+//!    otherwise, and then never before `Retry-After`. The last node that answered well is asked first next time.
 //! 4. What is left at the end is an [`Error`].
 //!
 //! Invariant: once a try ended in doubt, only a success settles it. A later refusal says nothing about
@@ -110,6 +111,17 @@ struct Miss {
     reach: Reach,
 }
 
+impl Miss {
+    /// Whether another node may well do better, and nothing happened here.
+    fn is_this_nodes_affair(&self) -> bool {
+        let unable = matches!(
+            self.error.kind(),
+            Some(FailureKind::Unavailable | FailureKind::Damaged)
+        );
+        self.reach == Reach::Nobody || (self.reach == Reach::Answered && unable)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reach {
     /// No connection: nobody saw it.
@@ -127,6 +139,8 @@ impl Client {
         let attempts = AtomicU32::new(0);
         let mut doubt = None;
         let mut hops = 0;
+        // The longest that a node has asked us to stay away, in this round through all of them.
+        let mut told = Duration::ZERO;
 
         let (wait_min, wait_max) = self.backoff();
         let waits = ExponentialBuilder::default()
@@ -148,12 +162,13 @@ impl Client {
                 doubt = Some(reason.clone());
             }
             self.prefer_next_after(miss.node);
-            let wait = if miss.reach == Reach::Nobody && hops + 1 < self.node_count() {
+            told = told.max(retry_after(&miss.error));
+            let wait = if miss.is_this_nodes_affair() && hops + 1 < self.node_count() {
                 hops += 1;
                 Duration::ZERO
             } else {
                 hops = 0;
-                wait?.max(retry_after(&miss.error))
+                wait?.max(std::mem::take(&mut told))
             };
             (Instant::now() + wait + TRY_MIN < until).then_some(wait)
         })
@@ -233,6 +248,12 @@ impl Client {
                     Reach::Answered,
                     Error::decode(format!("answer exceeds the client's limit of {max} bytes")),
                 )),
+            }
+        };
+        let exchange = async {
+            tokio::select! {
+                outcome = exchange => outcome,
+                () = self.gone(node) => Err(lost("the node gives no sign of life".to_owned())),
             }
         };
         match timeout(left, exchange).await {

@@ -1,11 +1,13 @@
 //! At stake: nothing is done twice, and nobody is told that nothing happened when something may have.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemark_client::{Client, Error, FailureKind};
+use tidemark_client::{Client, Error, FailureKind, SessionStart};
+use tokio::sync::Notify;
 
-use crate::scripted::{Act, Scripted, nobody, quick};
+use crate::scripted::{Act, Asked, Scripted, mute, nobody, quick};
 
 const BOOKMARK: &str = "00000001-00000000-00000001-000000000000000000000000deadbeef";
 
@@ -204,6 +206,120 @@ async fn next_node_is_asked_when_the_first_cannot_be_reached_and_is_kept() {
     assert_eq!(first.attempts, 2);
     let second = database.exec("INSERT").await.unwrap();
     assert_eq!(second.attempts, 1);
+}
+
+/// A client with two nodes, the first of which does `act`; the second answers well.
+async fn turns_away_from(act: Act) -> (Duration, Vec<Asked>, Vec<Asked>) {
+    let first = Scripted::start([act]).await;
+    let second = Scripted::start([fine(), fine()]).await;
+    let client = quick(Client::builder(first.url()))
+        .url(second.url())
+        .build()
+        .unwrap();
+    let database = client.database("s");
+    let started = Instant::now();
+    database.exec("INSERT").await.unwrap();
+    let took = started.elapsed();
+    // The one that answered well is kept.
+    database.exec("INSERT").await.unwrap();
+    (took, first.asked(), second.asked())
+}
+
+/// At stake: a restart of a whole cell, one node after the other, that no client notices.
+#[tokio::test]
+async fn next_node_takes_over_from_one_that_goes_whatever_it_did_last() {
+    let outage = || Act::failure(503, "unavailable", 7905, "nobody leads");
+    for (case, act) in [
+        ("reset", Act::Hang),
+        ("half an answer", Act::Half),
+        ("not leading", outage()),
+        ("outage", outage().with("retry-after", "5")),
+        (
+            "leader elsewhere",
+            outage().with("tidemark-leader", "http://127.0.0.1:1"),
+        ),
+        (
+            "damaged",
+            Act::failure(503, "damaged", 7906, "under repair"),
+        ),
+        (
+            "unknown",
+            Act::failure(424, "unknown", 7904, "it leads no more"),
+        ),
+        ("a balancer's page", Act::foreign(502, "bad gateway")),
+    ] {
+        let (took, first, second) = turns_away_from(act).await;
+        assert!(took < Duration::from_secs(2), "{case}: {took:?}");
+        assert_eq!((first.len(), second.len()), (1, 2), "{case}");
+        let id = |asked: &Asked| asked.header("tidemark-request-id").map(str::to_owned);
+        assert_eq!(
+            id(&first[0]),
+            id(&second[0]),
+            "{case}: a retry has the same id"
+        );
+        assert_ne!(id(&second[0]), id(&second[1]), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn session_that_moves_to_another_node_takes_its_bookmark_along() {
+    let first = Scripted::start([Act::rows(BOOKMARK, &["a"], &["[1]"]), Act::Hang]).await;
+    let second = Scripted::start([fine()]).await;
+    let client = quick(Client::builder(first.url()))
+        .url(second.url())
+        .build()
+        .unwrap();
+    let session = client.database("s").session(SessionStart::Unconstrained);
+    session.exec("INSERT").await.unwrap();
+    session.exec("SELECT").await.unwrap();
+    let [moved] = second.asked().try_into().unwrap();
+    assert_eq!(moved.header("x-d1-bookmark"), Some(BOOKMARK));
+}
+
+#[tokio::test]
+async fn when_every_node_asks_to_stay_away_the_longest_wait_counts_once_all_were_asked() {
+    let busy =
+        |wait| Act::failure(503, "unavailable", 7905, "nobody leads").with("retry-after", wait);
+    let first = Scripted::start([busy("1"), fine()]).await;
+    let second = Scripted::start([busy("0")]).await;
+    let client = quick(Client::builder(first.url()))
+        .url(second.url())
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let outcome = client.database("s").exec("INSERT").await.unwrap();
+    assert_eq!(outcome.attempts, 3);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn silent_node_is_left_and_one_that_lives_may_take_its_time() {
+    let (_listener, url) = mute().await;
+    let second = Scripted::start([fine()]).await;
+    let client = quick(Client::builder(url))
+        .url(second.url())
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    client.database("s").exec("INSERT").await.unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        started.elapsed()
+    );
+
+    let gate = Arc::new(Notify::new());
+    let slow = Scripted::start([Act::AnswerAfter(Arc::clone(&gate), Box::new(fine()))]).await;
+    let client = quick(Client::builder(slow.url()))
+        .url(second.url())
+        .build()
+        .unwrap();
+    let (outcome, ()) = tokio::join!(client.database("s").exec("SELECT"), async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        gate.notify_one();
+    });
+    assert_eq!(outcome.unwrap().attempts, 1);
+    assert_eq!(second.asked().len(), 1);
 }
 
 #[tokio::test]

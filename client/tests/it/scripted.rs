@@ -12,6 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
+use axum::routing::get;
 use futures_util::{StreamExt as _, stream};
 use tidemark_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
@@ -126,6 +127,7 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
+            .route("/health", get(async || "ok"))
             .fallback(serve)
             .with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -163,6 +165,13 @@ pub(crate) fn quick(builder: ClientBuilder) -> ClientBuilder {
     builder
         .token("secret")
         .backoff(Duration::from_millis(1), Duration::from_millis(5))
+}
+
+/// URL of a machine that takes connections and never says a word: its process is stopped, or its power gone.
+pub(crate) async fn mute() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
 }
 
 /// URL of a port where nobody listens.

@@ -1,0 +1,32 @@
+//! Whether a node that takes its time still lives.
+//!
+//! A machine that lost its power or its network says nothing when it goes: a request on an open connection to
+//! it would hang until its deadline, with other nodes at hand. So a node that is silent is asked for a sign of
+//! life beside the request; one that gives it may take as long as it wants.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::client::Client;
+
+/// Silence before a sign of life is asked for, time for it to come, and the pause before the next.
+const LIFE_WAIT: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Resolves when the node gives no sign of life, if there are others to turn to.
+    pub(crate) async fn gone(&self, node: usize) {
+        if self.node_count() < 2 {
+            return std::future::pending().await;
+        }
+        let url = format!("{}/health", self.node_url(node));
+        loop {
+            sleep(LIFE_WAIT).await;
+            // Any answer is one, and it needs no token.
+            let question = self.http().get(&url).timeout(LIFE_WAIT);
+            if question.send().await.is_err() {
+                return;
+            }
+        }
+    }
+}
