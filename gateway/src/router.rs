@@ -17,6 +17,8 @@ use crate::gateway::Gateway;
 use crate::metrics::Route;
 use crate::{accounts, analytics, binding, databases, operations, query, time_travel};
 
+/// Where balancers ask whether to send anybody here.
+pub(crate) const READY: &str = "/ready";
 /// D1's code for a path that leads nowhere.
 const NO_ROUTE: u32 = 7000;
 /// D1's code for a method that a path does not have.
@@ -62,7 +64,7 @@ pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) ->
             post(operations::verify),
         )
         .route("/health", get(operations::health))
-        .route("/ready", get(operations::ready))
+        .route(READY, get(operations::ready))
         .route("/metrics", get(operations::metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

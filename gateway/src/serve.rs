@@ -1,16 +1,25 @@
 //! Accepting connections, and ending them in order.
 //!
-//! To stop: no new connection is taken; idle ones are closed; busy ones finish the request in hand;
-//! after [`ServeConfig::drain`] whatever is left is cut.
+//! To stop: for [`ServeConfig::farewell`] requests are served as before, but each answer is the last on its
+//! connection, and `/ready` says no: clients and balancers turn elsewhere by themselves. Then no new connection
+//! is taken; idle ones are closed; busy ones finish the request in hand; after [`ServeConfig::drain`] whatever
+//! is left is cut.
+//!
+//! Trap: HTTP/1.1 cannot close an idle connection without the chance that a request is just on its way to it,
+//! which then meets a reset. The farewell makes that rare: who sends often has been told to go.
 
 mod patient;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,9 +29,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service;
+use tower::Service as _;
 use tracing::{debug, warn};
 
+use crate::router::READY;
 use crate::serve::patient::Patient;
 
 /// How long to wait after a failed accept: out of file descriptors, most likely.
@@ -37,7 +47,9 @@ pub struct ServeConfig {
     pub head_wait: Duration,
     /// Longest wait for a client to take some of its answer. 30 s.
     pub write_wait: Duration,
-    /// How long requests may take to finish once the server is to stop. 10 s.
+    /// How long to go on once the server is to stop, telling everybody to go elsewhere. 200 ms.
+    pub farewell: Duration,
+    /// How long requests may take to finish after that. 10 s.
     pub drain: Duration,
 }
 
@@ -47,6 +59,7 @@ impl Default for ServeConfig {
             connections_max: 10_000,
             head_wait: Duration::from_secs(75),
             write_wait: Duration::from_secs(30),
+            farewell: Duration::from_millis(200),
             drain: Duration::from_secs(10),
         }
     }
@@ -64,9 +77,15 @@ pub async fn serve(
     ));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
+    let closing = CancellationToken::new();
+    let farewell = async {
+        stop.cancelled().await;
+        sleep(config.farewell).await;
+    };
+    tokio::pin!(farewell);
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = &mut farewell => break,
             accepted = accept(&listener, &places) => accepted,
         };
         let (stream, place) = match accepted {
@@ -77,16 +96,21 @@ pub async fn serve(
                 continue;
             }
         };
-        let (router, stop, cut) = (router.clone(), stop.clone(), cut.clone());
+        let service = Service {
+            router: router.clone(),
+            leaving: stop.clone(),
+        };
+        let (closing, cut) = (closing.clone(), cut.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
-                () = connection(stream, router, stop, config) => {}
+                () = connection(stream, service, closing, config) => {}
             }
             drop(place);
         });
     }
     drop(listener);
+    closing.cancel();
     connections.close();
     if timeout(config.drain, connections.wait()).await.is_err() {
         warn!(
@@ -114,13 +138,39 @@ async fn accept(
     Ok((stream, place))
 }
 
+/// What each request meets.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    /// The server is to stop.
+    leaving: CancellationToken,
+}
+
+impl Service {
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let asks_for_readiness = request.uri().path() == READY;
+        let mut response = self.router.call(request).await?;
+        if self.leaving.is_cancelled() {
+            if asks_for_readiness {
+                response = (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response();
+            }
+            // Not of an upgrade, which is a connection of another kind from here on.
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+        }
+        Ok(response)
+    }
+}
+
 async fn connection(
     stream: TcpStream,
-    router: Router,
-    stop: CancellationToken,
+    service: Service,
+    closing: CancellationToken,
     config: ServeConfig,
 ) {
-    let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
+    let service = service_fn(move |request| service.clone().answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.head_wait)
@@ -132,7 +182,7 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

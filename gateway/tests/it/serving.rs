@@ -67,6 +67,48 @@ async fn stop_closes_idle_connections_and_waits_for_busy_ones() {
     timeout(PATIENCE, server.ended).await.unwrap().unwrap();
 }
 
+/// The head of one answer, to a request for this path.
+async fn head(stream: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut chunk = [0; 1024];
+        let got = timeout(PATIENCE, stream.read(&mut chunk)).await.unwrap();
+        let got = got.unwrap();
+        assert_ne!(got, 0, "closed after {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&chunk[..got]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+/// At stake: clients go by themselves before connections are closed on them.
+#[tokio::test]
+async fn stop_sends_everybody_elsewhere_before_it_closes() {
+    let server = start(ServeConfig {
+        farewell: PATIENCE,
+        ..ServeConfig::default()
+    })
+    .await;
+    let mut kept = connect(&server).await;
+    let before = head(&mut kept, "/ready").await;
+    assert!(before.starts_with("HTTP/1.1 200"), "{before}");
+    assert!(!before.contains("connection: close"), "{before}");
+    server.stop.cancel();
+    let goodbye = head(&mut kept, "/health").await;
+    assert!(goodbye.starts_with("HTTP/1.1 200"), "{goodbye}");
+    assert!(goodbye.contains("connection: close"), "{goodbye}");
+    let mut rest = Vec::new();
+    let closed = timeout(PATIENCE, kept.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    closed.unwrap();
+    // Whoever has not heard yet is still served.
+    let mut late = connect(&server).await;
+    let refused = head(&mut late, "/ready").await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+}
+
 #[tokio::test]
 async fn stop_cuts_what_does_not_finish() {
     let drain = Duration::from_millis(50);
