@@ -216,7 +216,12 @@ impl Primary {
         let tasks = [
             tokio::spawn({
                 let primary = Arc::clone(&primary);
-                async move { primary.contact.follow(&primary.consensus, &primary.stop).await }
+                async move {
+                    primary
+                        .contact
+                        .follow(&primary.consensus, &primary.stop)
+                        .await
+                }
             }),
             tokio::spawn(Arc::clone(&primary).follow_leadership()),
             tokio::spawn(Arc::clone(&primary).follow_catalogue()),

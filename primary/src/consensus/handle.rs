@@ -22,13 +22,14 @@ use super::cell::{Cell, CommittedLeaderId, LogId};
 use super::completion::{Completion, Promise, outcome, refusal};
 use super::failure::Failure;
 use super::log_store::{LogOptions, LogStore};
+use super::members::Hold;
 use super::network::Network;
 use super::snapshot::Receiver;
 use super::state_machine::{Signals, StateMachine};
 use super::wire::{Answer, Request};
 use super::{
     AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
-    LogIndex, Machine, Member, Proposed, Refusal, Transport, WaitError, leadership,
+    LogIndex, Machine, Member, Proposed, Refusal, Transport, WaitError, leadership, members,
 };
 
 /// What a command costs in flight besides its body, in bytes.
@@ -37,13 +38,13 @@ const AROUND_BYTES: u64 = 512;
 /// This node's part in the cell. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Consensus {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    node: NodeId,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
     incarnation: Incarnation,
-    raft: Raft<Cell, StateMachine>,
+    pub(super) raft: Raft<Cell, StateMachine>,
     log: LogStore,
     fence: Fence,
     budget: Budget,
@@ -51,7 +52,13 @@ struct Inner {
     log_entries_kept: u64,
     log_bytes_kept: u64,
     failure: Failure,
-    leadership: watch::Receiver<Leadership>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    /// See [`ConsensusConfig::election_max`].
+    pub(super) lease: Duration,
+    /// Proposals are held back while the leadership is handed over.
+    pub(super) hold: Hold,
+    /// One change of the membership, or of the leader, at a time.
+    pub(super) changing: Arc<Mutex<()>>,
     /// One snapshot at a time.
     snapshot: Mutex<()>,
     /// Why the machine refused the last persist that it did.
@@ -59,7 +66,7 @@ struct Inner {
     /// Takes over what peers send instead of a log that no longer reaches back.
     receiver: Receiver,
     stopping: CancellationToken,
-    follower: std::sync::Mutex<Option<JoinHandle<()>>>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What consensus knows about itself. Positions are of the log, sizes in bytes.
@@ -158,6 +165,9 @@ impl Consensus {
                 }
             }
         });
+        let changing = Arc::new(Mutex::new(()));
+        let finisher = members::finish_changes(raft.clone(), Arc::clone(&changing));
+        let finisher = tokio::spawn(finisher);
         let consensus = Self {
             inner: Arc::new(Inner {
                 node: config.node,
@@ -171,11 +181,14 @@ impl Consensus {
                 log_bytes_kept: config.log_bytes_kept,
                 failure,
                 leadership,
+                lease: config.election_max,
+                hold: Hold::default(),
+                changing,
                 snapshot: Mutex::new(()),
                 persist_refused,
                 receiver: Receiver::default(),
                 stopping,
-                follower: std::sync::Mutex::new(Some(follower)),
+                tasks: std::sync::Mutex::new(vec![follower, finisher]),
             }),
         };
         if let Err(error) = consensus.inner.stand(&config).await {
@@ -263,7 +276,10 @@ impl Consensus {
             return Some(Refusal::Stopped);
         }
         let leader = || inner.leadership.borrow().leader.clone();
-        (!inner.fence.holds(term)).then(|| Refusal::NotLeader { leader: leader() })
+        if !inner.fence.holds(term) {
+            return Some(Refusal::NotLeader { leader: leader() });
+        }
+        inner.hold.is_on(term).then_some(Refusal::Lease)
     }
 
     /// Which life of this node's disk this is.
@@ -365,6 +381,11 @@ impl Consensus {
             }
             Request::Vote(vote) => Answer::Vote(raft.vote(vote).await.map_err(stopped)?),
             Request::PreVote(vote) => Answer::Vote(raft.pre_vote(vote).await.map_err(stopped)?),
+            Request::Transfer(transfer) => {
+                let told = raft.handle_transfer_leader(transfer).await;
+                let accepted = told.map_err(|_fatal| AnswerError::Stopped)?.is_ok();
+                Answer::Transfer { accepted }
+            }
             Request::Snapshot { vote, snapshot } => {
                 let received = self.inner.receiver.receive(raft, vote, snapshot).await;
                 Answer::Snapshot(received.map_err(|_fatal| AnswerError::Stopped)?)
@@ -420,13 +441,14 @@ impl Consensus {
         if let Err(error) = inner.raft.shutdown().await {
             tracing::error!(%error, "the consensus task did not end in order");
         }
-        let follower = inner
-            .follower
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(Err(error)) = async { Some(follower?.await) }.await {
-            tracing::error!(%error, "the leadership task did not end in order");
+        let tasks = {
+            let mut tasks = inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of consensus did not end in order");
+            }
         }
         let log = inner.log.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
@@ -507,11 +529,11 @@ impl Inner {
     }
 
     /// A copy: the original is locked against the core task.
-    fn metrics(&self) -> RaftMetrics<Cell> {
+    pub(super) fn metrics(&self) -> RaftMetrics<Cell> {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    async fn wait_for(
+    pub(super) async fn wait_for(
         &self,
         reached: impl Fn(&RaftMetrics<Cell>) -> bool,
     ) -> Result<(), WaitError> {

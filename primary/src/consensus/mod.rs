@@ -46,6 +46,8 @@ mod log_store;
 mod log_tail;
 mod machine;
 mod member;
+#[allow(dead_code)]
+mod members;
 mod network;
 mod records;
 mod snapshot;
@@ -63,6 +65,8 @@ pub(crate) use handle::Consensus;
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
 pub(crate) use member::Member;
+#[allow(unused_imports)]
+pub(crate) use members::{MemberStatus, Members, MembersError};
 #[cfg(test)]
 pub(crate) use network::NoTransport;
 pub(crate) use network::{Transport, TransportError};

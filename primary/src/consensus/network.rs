@@ -17,7 +17,8 @@ use futures_util::future::BoxFuture;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidemark_protocol::NodeId;
@@ -111,7 +112,9 @@ impl Peer {
         let within = match request {
             Request::Append(append) if !append.entries.is_empty() => sending(&bytes),
             Request::Snapshot { .. } => sending(&bytes),
-            Request::Append(_) | Request::Vote(_) | Request::PreVote(_) => option.hard_ttl(),
+            Request::Append(_) | Request::Vote(_) | Request::PreVote(_) | Request::Transfer(_) => {
+                option.hard_ttl()
+            }
         };
         Ok(self.exchange(bytes, within).await?)
     }
@@ -143,7 +146,7 @@ impl Peer {
     ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
         match self.ask(&request, option).await? {
             Answer::Vote(answer) => Ok(answer),
-            Answer::Append(_) | Answer::Snapshot(_) => self.confused(),
+            Answer::Append(_) | Answer::Snapshot(_) | Answer::Transfer { .. } => self.confused(),
         }
     }
 }
@@ -182,7 +185,7 @@ impl RaftNetworkV2<Cell> for Peer {
     ) -> Result<AppendEntriesResponse<Cell>, RPCError<Cell>> {
         match self.ask(&Request::Append(request), &option).await? {
             Answer::Append(answer) => Ok(answer),
-            Answer::Vote(_) | Answer::Snapshot(_) => self.confused(),
+            Answer::Vote(_) | Answer::Snapshot(_) | Answer::Transfer { .. } => self.confused(),
         }
     }
 
@@ -201,6 +204,20 @@ impl RaftNetworkV2<Cell> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Cell>, RPCError<Cell>> {
         self.ask_vote(Request::PreVote(request), &option).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Cell>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Cell>, RPCError<Cell>> {
+        match self.ask(&Request::Transfer(request), &option).await? {
+            Answer::Transfer { accepted: true } => Ok(Ok(())),
+            Answer::Transfer { accepted: false } => {
+                Err(self.unreachable(&"it will not lead now").into())
+            }
+            Answer::Append(_) | Answer::Vote(_) | Answer::Snapshot(_) => self.confused(),
+        }
     }
 
     /// Asks until the peer has taken over the state, or could not. Each question has a deadline, the peer
@@ -235,7 +252,7 @@ impl RaftNetworkV2<Cell> for Peer {
                 Answer::Snapshot(Receipt::Failed) => {
                     return Err(self.unreachable(&"it did not get hold of the state").into());
                 }
-                Answer::Append(_) | Answer::Vote(_) => {
+                Answer::Append(_) | Answer::Vote(_) | Answer::Transfer { .. } => {
                     return Err(self.unreachable(&"it answered another question").into());
                 }
             }

@@ -6,6 +6,7 @@
 mod alone;
 mod harness;
 mod log;
+mod members;
 mod snapshot;
 mod voters;
 mod wires;

@@ -6,7 +6,9 @@
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
 use raft_log::codeq::{Decode, Encode};
 
 use super::applied::MANIFEST_BYTES_MAX;
@@ -24,6 +26,7 @@ const KIND_APPEND: u8 = 1;
 const KIND_VOTE: u8 = 2;
 const KIND_PRE_VOTE: u8 = 3;
 const KIND_SNAPSHOT: u8 = 4;
+const KIND_TRANSFER: u8 = 5;
 
 const APPENDED: u8 = 0;
 const APPENDED_PART: u8 = 1;
@@ -53,6 +56,8 @@ pub(super) enum Request {
         /// What it says, and where the databases are to be had.
         snapshot: CellSnapshot,
     },
+    /// Leader to voter: one of you is to lead after me, as soon as it has my last entry.
+    Transfer(TransferLeaderRequest<Cell>),
 }
 
 /// What it is answered.
@@ -64,6 +69,11 @@ pub(super) enum Answer {
     Vote(VoteResponse<Cell>),
     /// To [`Request::Snapshot`].
     Snapshot(Receipt),
+    /// To [`Request::Transfer`].
+    Transfer {
+        /// Not if the voter knows of a newer leader, or lacks entries.
+        accepted: bool,
+    },
 }
 
 impl Request {
@@ -103,6 +113,12 @@ impl Request {
                 put_membership(&mut w, last_membership.membership())?;
                 put_bytes(&mut w, source.as_bytes(), ADDRESS_BYTES_MAX)?;
                 put_bytes(&mut w, manifest, MANIFEST_BYTES_MAX)?;
+            }
+            Self::Transfer(transfer) => {
+                w.write_all(&[VERSION, KIND_TRANSFER])?;
+                put_vote(&mut w, transfer.from_leader())?;
+                w.write_all(&transfer.to_node_id().to_le_bytes())?;
+                put_log_id(&mut w, transfer.last_log_id())?;
             }
         }
         Ok(w.into())
@@ -151,6 +167,12 @@ impl Request {
                 };
                 Self::Snapshot { vote, snapshot }
             }
+            KIND_TRANSFER => {
+                let from = get_vote(&mut r)?;
+                let to = u64::from_le_bytes(take(&mut r)?);
+                let last_log_id = get_log_id(&mut r)?;
+                Self::Transfer(TransferLeaderRequest::new(from, to, last_log_id))
+            }
             got => return Err(damaged(format!("request of kind {got} is not known"))),
         };
         all_read(r)?;
@@ -198,6 +220,9 @@ impl Answer {
                     Receipt::Failed => w.write_all(&[NOT_INSTALLED])?,
                 }
             }
+            Self::Transfer { accepted } => {
+                w.write_all(&[VERSION, KIND_TRANSFER, u8::from(*accepted)])?;
+            }
         }
         Ok(w.into())
     }
@@ -225,6 +250,9 @@ impl Answer {
                 [NOT_INSTALLED] => Receipt::Failed,
                 [got] => return Err(damaged(format!("snapshot answered with {got}"))),
             }),
+            KIND_TRANSFER => Self::Transfer {
+                accepted: get_flag(&mut r)?,
+            },
             got => return Err(damaged(format!("answer of kind {got} is not known"))),
         };
         all_read(r)?;

@@ -49,9 +49,9 @@ impl Primary {
                     Err(_) => return Ok(None),
                 }
             }
-            ReadContract::FirstUnconstrained | ReadContract::Primary | ReadContract::FirstPrimary => {
-                None
-            }
+            ReadContract::FirstUnconstrained
+            | ReadContract::Primary
+            | ReadContract::FirstPrimary => None,
         };
         let begun = Instant::now();
         if let Some(wanted) = wanted
@@ -135,11 +135,7 @@ fn is_lost(reached: Position, wanted: Position) -> bool {
 }
 
 /// Whether the leader might not refuse what SQLite refuses here.
-fn may_be_the_states_fault(
-    request: &Execute,
-    wanted: Option<Position>,
-    refused: &Failure,
-) -> bool {
+fn may_be_the_states_fault(request: &Execute, wanted: Option<Position>, refused: &Failure) -> bool {
     // A table that is made again is refused before it is known to be a write.
     let may_be_a_retry = request.request.is_some();
     let may_be_too_old = wanted.is_none() && request.on_miss == OnMiss::Forward;

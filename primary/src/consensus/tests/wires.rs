@@ -119,6 +119,21 @@ pub(super) async fn start_voter(wires: &Wires, config: ConsensusConfig) -> Recor
     recorder
 }
 
+/// A cell of the voters 1 to `count`.
+pub(super) async fn cell_of(count: u64, root: &Path) -> (Wires, BTreeMap<NodeId, Recorder>) {
+    let nodes = (1..=count).map(NodeId);
+    let wires = Wires::default();
+    let mut recorders = BTreeMap::new();
+    for node in nodes.clone() {
+        let recorder = start_voter(&wires, voter_config(root, node)).await;
+        recorders.insert(node, recorder);
+    }
+    let members = nodes.map(|node| (node, member(node))).collect();
+    let first = wires.voter(NodeId(1));
+    first.initialize(members).await.unwrap();
+    (wires, recorders)
+}
+
 pub(super) async fn cell_of_three(root: &Path) -> (Wires, BTreeMap<NodeId, Recorder>) {
     cell_of_three_with(root, |config| config).await
 }
