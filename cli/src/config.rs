@@ -18,7 +18,7 @@ use tidemark_protocol::{NodeId, Region, render::AnswerBounds};
 pub(crate) use self::quantity::Period;
 pub(crate) use self::secret::{Secret, SecretFileError};
 pub(crate) use self::settings::Settings;
-pub(crate) use self::voter::Voter;
+pub(crate) use self::voter::{GivenId, Voter};
 
 /// Where a node keeps its files unless told otherwise.
 pub(crate) const DATA_DEFAULT: &str = "data";
@@ -64,6 +64,12 @@ pub(crate) struct Config {
     pub(crate) node_id: Option<NodeId>,
     /// First voters of the cell, this node among them. None: this node alone.
     pub(crate) voters: Vec<Voter>,
+    /// A member of the cell to join, instead of beginning one. Counts until this node votes.
+    pub(crate) join: Option<String>,
+    /// The voter whose place it takes. `None`: it is one more.
+    pub(crate) replace: Option<NodeId>,
+    /// Other ways to members than the addresses that the cell knows. None: as the cell knows them.
+    pub(crate) via: Vec<Voter>,
     /// Voters that a replica looks at for the one that leads. None on a primary.
     pub(crate) upstreams: Vec<String>,
     /// Where the node is.
@@ -113,6 +119,9 @@ impl Default for Config {
             advertise: None,
             node_id: None,
             voters: Vec::new(),
+            join: None,
+            replace: None,
+            via: Vec::new(),
             upstreams: Vec::new(),
             region: REGION_DEFAULT.parse().expect("a region name"),
             cluster: CLUSTER_DEFAULT.to_owned(),
@@ -162,6 +171,16 @@ pub(crate) enum Problem {
     VoterMissing { node: NodeId },
     #[error("voter: is set, but a replica has no vote")]
     VoterOfReplica,
+    #[error("{setting}: is set, but a replica is in no cell")]
+    CellOfReplica { setting: &'static str },
+    #[error(
+        "join: is set to '{url}', and first voters are listed: a node begins a cell or joins one"
+    )]
+    JoinAndVoters { url: String },
+    #[error(
+        "replace: is set to {node}, but join is not: only a node that joins takes another's place"
+    )]
+    ReplaceAlone { node: NodeId },
     #[error("upstream: is not set: a replica needs the URL of its primary")]
     UpstreamMissing,
     #[error("upstream: is set to '{url}', but a primary follows nobody")]
@@ -259,6 +278,7 @@ impl Config {
             None | Some(_) => {}
         }
         self.validate_voters(role, &mut problems);
+        self.validate_join(role, &mut problems);
         if role == Role::Replica && self.upstreams.is_empty() {
             problems.push(Problem::UpstreamMissing);
         }
@@ -348,6 +368,33 @@ impl Config {
             && !self.voters.iter().any(|voter| voter.node == node)
         {
             problems.push(Problem::VoterMissing { node });
+        }
+    }
+
+    fn validate_join(&self, role: Role, problems: &mut Vec<Problem>) {
+        if role == Role::Replica {
+            let given = [
+                ("join", self.join.is_some()),
+                ("replace", self.replace.is_some()),
+                ("via", !self.via.is_empty()),
+            ];
+            let given = given.into_iter().filter(|(_, given)| *given);
+            problems.extend(given.map(|(setting, _)| Problem::CellOfReplica { setting }));
+        }
+        let urls = self.join.iter().map(|url| ("join", url));
+        let urls = urls.chain(self.via.iter().map(|voter| ("via", &voter.url)));
+        for (setting, url) in urls.filter(|(_, url)| !is_base_url(url)) {
+            problems.push(Problem::Url {
+                setting,
+                url: url.clone(),
+            });
+        }
+        match (&self.join, self.replace) {
+            (Some(url), _) if !self.voters.is_empty() => {
+                problems.push(Problem::JoinAndVoters { url: url.clone() });
+            }
+            (None, Some(node)) => problems.push(Problem::ReplaceAlone { node }),
+            _ => {}
         }
     }
 

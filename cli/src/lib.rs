@@ -6,6 +6,7 @@
 //!
 //! A library, so that the end-to-end tests run the very same program; `src/main.rs` only calls [`main`].
 
+mod cell;
 mod config;
 mod dev;
 mod home;
@@ -46,6 +47,8 @@ enum Command {
     Primary(NodeArgs),
     /// Serve read-only copies in another region; writes are handed on to the primary
     Replica(NodeArgs),
+    /// Look at a cell and change who is in it
+    Cell(cell::Args),
     /// Type SQL, see rows, bookmarks and who served them
     Shell(shell::Args),
     /// Compare positions and checksums of all databases on several nodes
@@ -85,6 +88,7 @@ fn run(command: Option<Command>) -> anyhow::Result<()> {
             Some(Command::Dev(args)) => dev::run(args).await,
             Some(Command::Primary(args)) => serve(Role::Primary, args).await,
             Some(Command::Replica(args)) => serve(Role::Replica, args).await,
+            Some(Command::Cell(args)) => cell::run(args).await,
             Some(Command::Shell(args)) => shell::run(args).await,
             Some(Command::Verify(args)) => verify::run(args).await,
         }

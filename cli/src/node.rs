@@ -3,7 +3,8 @@
 //! 1. The listener is bound first, so that a port in use is found before any file is touched.
 //! 2. [`Home`] is opened: identity and lock.
 //! 3. The role recovers from its files, then the gateway accepts.
-//! 4. Told to stop, the gateway ends what is in flight, then the role makes everything durable.
+//! 4. Told to stop, a leader hands over, the gateway ends what is in flight, then the role makes everything
+//!    durable.
 //!
 //! A role that cannot go on ends the process: the next start recovers from the files.
 
@@ -14,7 +15,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
-use tidemark_primary::{Primary, PrimaryConfig, Voter};
+use tidemark_primary::{Join, Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
@@ -103,8 +104,15 @@ async fn run_primary(
         node: voter.node,
         url: voter.url.clone(),
     });
+    let join = config.join.as_ref().map(|url| Join {
+        url: url.clone(),
+        replace: config.replace,
+    });
+    let via = config.via.iter();
     let primary_config = PrimaryConfig {
         voters: voters.collect(),
+        join,
+        via: via.map(|way| (way.node, way.url.clone())).collect(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
@@ -135,8 +143,18 @@ async fn run_primary(
     let router = face
         .router(Role::Primary, Arc::clone(&primary))?
         .merge(primary.routes());
+    // Requests that come while leadership is handed over are handed on: the gateway goes last.
+    let retired = CancellationToken::new();
+    let retire = async {
+        stop.cancelled().await;
+        primary.retire().await;
+        retired.cancel();
+        std::future::pending::<()>().await;
+    };
+    let serving = serve(config, home, listener, router, retired.clone());
     let served = tokio::select! {
-        served = serve(config, home, listener, router, stop) => served,
+        served = serving => served,
+        () = retire => unreachable!("pending for ever"),
         error = primary.failed() => return Err(error).context("the primary cannot go on"),
     };
     primary.stop().await;

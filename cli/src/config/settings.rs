@@ -46,6 +46,25 @@ pub(crate) struct Settings {
     )]
     pub(crate) voter: Option<Vec<Voter>>,
 
+    /// Base URL of any member of a cell that goes on: this node becomes one of its voters, under an id that was
+    /// never used in it. Counts until it votes (primary only)
+    #[arg(long, env = "TIDEMARK_JOIN", value_name = "URL")]
+    pub(crate) join: Option<String>,
+
+    /// Voter whose place this node takes when it joins, hexadecimal: one that is lost, say
+    #[arg(long, env = "TIDEMARK_REPLACE", value_name = "ID")]
+    pub(crate) replace: Option<GivenId>,
+
+    /// Another way to a member of the cell than the address that the cell knows: a tunnel, say (primary only;
+    /// repeat it, or separate by commas)
+    #[arg(
+        long,
+        env = "TIDEMARK_VIA",
+        value_name = "ID=URL",
+        value_delimiter = ','
+    )]
+    pub(crate) via: Option<Vec<Voter>>,
+
     /// Base URLs of the voters, one of which a replica follows; one is enough as long as it lives
     /// (replica only, required; repeat it, or separate by commas)
     #[arg(
@@ -144,6 +163,9 @@ impl Settings {
             advertise,
             node_id,
             voter,
+            join,
+            replace,
+            via,
             upstream,
             region,
             cluster,
@@ -162,28 +184,31 @@ impl Settings {
             answer_rows,
             answer_size,
         } = self;
-        replace(&mut config.data, data);
-        replace(&mut config.listen, listen);
-        replace(&mut config.advertise, advertise);
-        replace(&mut config.node_id, node_id);
-        replace(&mut config.voters, voter);
-        replace(&mut config.upstreams, upstream);
-        replace(&mut config.region, region);
-        replace(&mut config.cluster, cluster);
-        replace(&mut config.token, token);
-        replace(&mut config.token_file, token_file);
-        replace(&mut config.cluster_secret, cluster_secret);
-        replace(&mut config.cluster_secret_file, cluster_secret_file);
-        replace(&mut config.log, log);
-        replace(&mut config.log_format, log_format);
-        replace(&mut config.stop_deadline, stop_deadline);
-        replace(&mut config.body_bytes, body_size);
-        replace(&mut config.requests, requests);
-        replace(&mut config.checkpoint_every_bytes, checkpoint_every);
-        replace(&mut config.page_cache_bytes, page_cache);
-        replace(&mut config.readers, readers);
-        replace(&mut config.answer_rows, answer_rows);
-        replace(&mut config.answer_bytes, answer_size);
+        overwrite(&mut config.data, data);
+        overwrite(&mut config.listen, listen);
+        overwrite(&mut config.advertise, advertise);
+        overwrite(&mut config.node_id, node_id);
+        overwrite(&mut config.voters, voter);
+        overwrite(&mut config.join, join);
+        overwrite(&mut config.replace, replace);
+        overwrite(&mut config.via, via);
+        overwrite(&mut config.upstreams, upstream);
+        overwrite(&mut config.region, region);
+        overwrite(&mut config.cluster, cluster);
+        overwrite(&mut config.token, token);
+        overwrite(&mut config.token_file, token_file);
+        overwrite(&mut config.cluster_secret, cluster_secret);
+        overwrite(&mut config.cluster_secret_file, cluster_secret_file);
+        overwrite(&mut config.log, log);
+        overwrite(&mut config.log_format, log_format);
+        overwrite(&mut config.stop_deadline, stop_deadline);
+        overwrite(&mut config.body_bytes, body_size);
+        overwrite(&mut config.requests, requests);
+        overwrite(&mut config.checkpoint_every_bytes, checkpoint_every);
+        overwrite(&mut config.page_cache_bytes, page_cache);
+        overwrite(&mut config.readers, readers);
+        overwrite(&mut config.answer_rows, answer_rows);
+        overwrite(&mut config.answer_bytes, answer_size);
     }
 }
 
@@ -202,7 +227,7 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Strin
     }))
 }
 
-fn replace<T>(old: &mut T, new: Option<impl Into<T>>) {
+fn overwrite<T>(old: &mut T, new: Option<impl Into<T>>) {
     if let Some(new) = new {
         *old = new.into();
     }

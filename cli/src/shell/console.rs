@@ -351,9 +351,6 @@ impl Console {
             }
             writeln!(out, "{table}")?;
         }
-        if let Some(cell) = cell {
-            write!(out, "{}", crate::cell::show(&cell, node, leading))?;
-        }
         Ok(())
     }
 }
