@@ -6,8 +6,9 @@ use openraft::impls::{BoxedErrorSource, Entry, EntryPayload, InlineBatch, Vote};
 use openraft::vote::leader_id_std;
 use openraft::{RaftTypeConfig, alias};
 
+use super::Member;
 use super::completion::Completion;
-use super::{Command, Member};
+use super::proposal::Proposal;
 
 /// The cell's type configuration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -15,14 +16,14 @@ pub(super) struct Cell;
 
 // Written out because openraft's macro cannot set `Responder<T>`.
 impl RaftTypeConfig for Cell {
-    type D = Command;
+    type D = Proposal;
     type R = ();
     type NodeId = u64;
     type Node = Member;
     type Term = u64;
     type LeaderId = leader_id_std::LeaderId<u64, u64>;
     type Vote = Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Command, u64, Member>;
+    type Payload = EntryPayload<Proposal, u64, Member>;
     type Entry = Entry<CommittedLeaderId, Self::Payload>;
     type AsyncRuntime = openraft::TokioRuntime;
     type Responder<T>

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tidemark_protocol::Transaction;
 use tidemark_protocol::transaction::TransactionError;
 
-/// One entry of the log that changes something.
+use super::parts::PartError;
+
+/// What changes something. One entry of the log, or several if it is large, see [`super::parts`].
 ///
 /// Cheap to clone: it lies in the log's cache, in the replication streams and in the apply queue at the
 /// same time, and all share the record's bytes.
@@ -20,7 +22,7 @@ pub(crate) enum Command {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     /// Written by a newer build, or damaged.
-    #[error("log entry of kind {got}, this build knows {known:?}", known = [KIND_TRANSACTION])]
+    #[error("log entry of kind {got}, this build knows {known:?}", known = [KIND_TRANSACTION, KIND_PART])]
     Kind {
         /// The kind given.
         got: u8,
@@ -28,11 +30,15 @@ pub(crate) enum CommandError {
     /// Not a transaction record.
     #[error("log entry is not a transaction")]
     Transaction(#[from] TransactionError),
+    /// Not a part of anything.
+    #[error("log entry is not a part")]
+    Part(#[from] PartError),
 }
 
 /// Kinds below this one are consensus' own (see `records`).
 pub(super) const KIND_FIRST: u8 = 16;
 const KIND_TRANSACTION: u8 = KIND_FIRST;
+pub(super) const KIND_PART: u8 = 17;
 
 impl Command {
     /// The byte that says what follows.

@@ -49,21 +49,23 @@ pub(crate) enum Refusal {
 
 /// Calls back once: with the outcome, or with [`Proposed::Unknown`] when it is dropped.
 pub(super) struct Promise<F: FnOnce(Proposed)> {
-    done: Option<F>,
-    /// In flight until the outcome is known.
-    _share: Share,
+    /// With what is in flight until the outcome is known: given back before anybody hears of it.
+    open: Option<(F, Share)>,
 }
 
 impl<F: FnOnce(Proposed)> Promise<F> {
     pub(super) fn new(done: F, share: Share) -> Self {
-        Self {
-            done: Some(done),
-            _share: share,
-        }
+        let open = Some((done, share));
+        Self { open }
     }
 
     pub(super) fn keep(mut self, outcome: Proposed) {
-        if let Some(done) = self.done.take() {
+        self.settle(outcome);
+    }
+
+    fn settle(&mut self, outcome: Proposed) {
+        if let Some((done, share)) = self.open.take() {
+            drop(share);
             done(outcome);
         }
     }
@@ -71,9 +73,7 @@ impl<F: FnOnce(Proposed)> Promise<F> {
 
 impl<F: FnOnce(Proposed)> Drop for Promise<F> {
     fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
-            done(Proposed::Unknown);
-        }
+        self.settle(Proposed::Unknown);
     }
 }
 

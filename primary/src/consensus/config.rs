@@ -6,13 +6,14 @@ use std::time::Duration;
 use tidemark_protocol::{Incarnation, NodeId};
 
 use super::error::ConsensusError;
-use super::log_store::SEGMENT_BYTES_MIN;
+use super::log_store::{READ_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 const LOG_CACHE_BYTES: u64 = 64 << 20;
 const LOG_CACHE_ENTRIES: u64 = 16 << 10;
 pub(crate) const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 pub(crate) const LOG_BYTES_KEPT: u64 = 1 << 30;
+const ENTRY_BYTES_MAX: usize = 4 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -46,6 +47,8 @@ pub(crate) struct ConsensusConfig {
     /// Log that stays for a voter that is away or behind, in bytes, besides a segment or two: one that lacks
     /// more is sent whole databases. Default 1 GiB.
     pub(crate) log_bytes_kept: u64,
+    /// Largest entry of the log, in bytes. A larger command travels in parts. Default 4 MiB.
+    pub(crate) entry_bytes_max: usize,
     /// Proposals without an outcome, in bytes; more are refused. Default 32 MiB.
     pub(crate) in_flight_bytes_max: u64,
     /// Proposals without an outcome, in number; more are refused. Default 16,384.
@@ -71,6 +74,7 @@ impl ConsensusConfig {
             log_segment_bytes: LOG_SEGMENT_BYTES,
             log_entries_kept: LOG_ENTRIES_KEPT,
             log_bytes_kept: LOG_BYTES_KEPT,
+            entry_bytes_max: ENTRY_BYTES_MAX,
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             in_flight_count_max: IN_FLIGHT_COUNT_MAX,
             heartbeat: HEARTBEAT,
@@ -97,6 +101,10 @@ impl ConsensusConfig {
             problems.push(format!(
                 "segments of {got} bytes, at least {SEGMENT_BYTES_MIN}"
             ));
+        }
+        if self.entry_bytes_max == 0 || self.entry_bytes_max > READ_BYTES_MAX {
+            let got = self.entry_bytes_max;
+            problems.push(format!("entries of {got} bytes, at most {READ_BYTES_MAX}"));
         }
         // So that handing over a proposal never has to wait.
         if self.in_flight_count_max > API_QUEUE / 2 {

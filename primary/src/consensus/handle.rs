@@ -21,11 +21,14 @@ use super::budget::Budget;
 use super::cell::{Cell, CommittedLeaderId, LogId};
 use super::completion::{Completion, Promise, outcome, refusal};
 use super::failure::Failure;
+use super::joint;
 use super::log_store::{LogOptions, LogStore};
 use super::members::Hold;
 use super::network::Network;
+use super::parts::split;
+use super::proposal::Proposal;
 use super::snapshot::Receiver;
-use super::state_machine::{Signals, StateMachine};
+use super::state_machine::{Persists, Signals, StateMachine};
 use super::wire::{Answer, Request};
 use super::{
     AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
@@ -34,6 +37,9 @@ use super::{
 
 /// What a command costs in flight besides its body, in bytes.
 const AROUND_BYTES: u64 = 512;
+
+/// Pause before a persist is asked for again that an earlier one may have kept from being heard.
+const PERSIST_AGAIN: Duration = Duration::from_millis(100);
 
 /// This node's part in the cell. Clones share it.
 #[derive(Clone)]
@@ -51,6 +57,9 @@ pub(super) struct Inner {
     unflushed_bytes_max: u64,
     log_entries_kept: u64,
     log_bytes_kept: u64,
+    entry_bytes_max: usize,
+    /// The number of the last command in parts. Read-locked by whoever proposes one entry.
+    handing_over: std::sync::RwLock<u64>,
     failure: Failure,
     pub(super) leadership: watch::Receiver<Leadership>,
     /// See [`ConsensusConfig::election_max`].
@@ -61,8 +70,7 @@ pub(super) struct Inner {
     pub(super) changing: Arc<Mutex<()>>,
     /// One snapshot at a time.
     snapshot: Mutex<()>,
-    /// Why the machine refused the last persist that it did.
-    persist_refused: watch::Sender<Arc<str>>,
+    persists: watch::Sender<Persists>,
     /// Takes over what peers send instead of a log that no longer reaches back.
     receiver: Receiver,
     stopping: CancellationToken,
@@ -124,7 +132,7 @@ impl Consensus {
         let failure = Failure::new();
         let (log, applied) = open(&config, &fence, &failure).await?;
         let (applied_term, applied_terms) = watch::channel(Term(0));
-        let persist_refused = watch::Sender::new(Arc::from(""));
+        let persists = watch::Sender::new(Persists::default());
         let stopping = CancellationToken::new();
         let state_machine = StateMachine::new(
             config.node,
@@ -133,7 +141,7 @@ impl Consensus {
             config.applied_path(),
             Signals {
                 applied_term,
-                persist_refused: persist_refused.clone(),
+                persists: persists.clone(),
                 stopping: stopping.clone(),
                 failure: failure.clone(),
             },
@@ -179,13 +187,15 @@ impl Consensus {
                 unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
                 log_entries_kept: config.log_entries_kept,
                 log_bytes_kept: config.log_bytes_kept,
+                entry_bytes_max: config.entry_bytes_max,
+                handing_over: std::sync::RwLock::default(),
                 failure,
                 leadership,
                 lease: config.election_max,
                 hold: Hold::default(),
                 changing,
                 snapshot: Mutex::new(()),
-                persist_refused,
+                persists,
                 receiver: Receiver::default(),
                 stopping,
                 tasks: std::sync::Mutex::new(vec![follower, finisher]),
@@ -256,17 +266,21 @@ impl Consensus {
             return done(Proposed::Refused(Refusal::Busy { bytes, count }));
         };
         let promise = Promise::new(done, share);
-        let write = inner
-            .raft
-            .write(command)
-            .responder(Completion::new(move |result| promise.keep(outcome(result))))
-            .with_leader(CommittedLeaderId::new(term.0));
-        // Never waits: the budget admits fewer proposals than the core's queue has places, and tokio's own
-        // idea of fairness is set aside. Should it ever, or should the core be gone, then the write is
-        // dropped here, unsent, and its promise answers.
-        let handed_over = unconstrained(write.into_future()).now_or_never();
-        if !matches!(handed_over, Some(Ok(()))) {
-            tracing::warn!(?handed_over, "a proposal could not be handed over");
+        if command.body().len() <= inner.entry_bytes_max {
+            let _others_too = inner.handing_over.read();
+            return inner.hand_over(term, command.into(), |outcome| promise.keep(outcome));
+        }
+        let alone = inner.handing_over.write();
+        let mut number = alone.unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        let parts = split(command, inner.entry_bytes_max, *number);
+        let promises = joint::promises(promise, parts.len());
+        for (part, promise) in parts.into_iter().zip(promises) {
+            // One that is refused makes all others useless, and dropping the rest changes nothing any more.
+            if promise.is_settled() {
+                break;
+            }
+            inner.hand_over(term, part, |outcome| promise.keep(outcome));
         }
     }
 
@@ -458,6 +472,27 @@ impl Consensus {
 }
 
 impl Inner {
+    /// Hands a proposal to the core task. It answers `done`, or drops it.
+    fn hand_over(
+        &self,
+        term: Term,
+        proposal: Proposal,
+        done: impl FnOnce(Proposed) + Send + 'static,
+    ) {
+        let write = self
+            .raft
+            .write(proposal)
+            .responder(Completion::new(move |result| done(outcome(result))))
+            .with_leader(CommittedLeaderId::new(term.0));
+        // Never waits: the budget admits fewer proposals than the core's queue has places, and tokio's own
+        // idea of fairness is set aside. Should it ever, or should the core be gone, then the write is
+        // dropped here, unsent, and its promise answers.
+        let handed_over = unconstrained(write.into_future()).now_or_never();
+        if !matches!(handed_over, Some(Ok(()))) {
+            tracing::warn!(?handed_over, "a proposal could not be handed over");
+        }
+    }
+
     /// Refuses another incarnation's log; hurries a cell of one, which has nobody to wait for.
     async fn stand(&self, config: &ConsensusConfig) -> Result<(), ConsensusError> {
         let failed = |error| fatal(&self.failure, &error);
@@ -484,24 +519,28 @@ impl Inner {
 
     /// Raft's snapshot is the machine's persist, with the file that says so.
     async fn persist(&self) -> Result<(), WaitError> {
-        let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
-        let target = index(self.metrics().last_applied);
-        loop {
-            let before = index(self.metrics().snapshot);
-            if before >= target {
-                return Ok(());
-            }
-            let mut refused = self.persist_refused.subscribe();
-            // Ignored while an earlier one goes on, whose caller has left. Then the next round counts.
+        let index = |log_id: Option<LogId>| log_id.map(|log_id| LogIndex(log_id.index));
+        let metrics = self.metrics();
+        if index(metrics.snapshot) >= index(metrics.last_applied) {
+            return Ok(());
+        }
+        let mut persists = self.persists.subscribe();
+        let begun = persists.borrow().begun;
+        let result = loop {
+            // Ignored while an earlier one goes on, whose caller has left: so again, until it is heard.
             self.raft.trigger().snapshot().await.map_err(stopped)?;
             tokio::select! {
-                taken = self.wait_for(|metrics| index(metrics.snapshot) > before) => taken?,
-                Ok(()) = refused.changed() => {
-                    let reason = refused.borrow().to_string();
-                    return Err(WaitError::Persist { reason });
+                ended = persists.wait_for(|persists| persists.ended > begun) => {
+                    break ended.map_err(|_closed| WaitError::Stopped)?.result.clone();
                 }
+                () = tokio::time::sleep(PERSIST_AGAIN) => {}
             }
-        }
+        };
+        let durable = result.map_err(|reason| WaitError::Persist {
+            reason: reason.to_string(),
+        })?;
+        self.wait_for(|metrics| index(metrics.snapshot) >= durable)
+            .await
     }
 
     async fn purge(&self) -> Result<(), WaitError> {

@@ -48,8 +48,9 @@ use super::fence::Fence;
 use super::log_tail;
 use super::records::{LogIdentity, Records, StoredLogId, StoredPayload, StoredVote, damaged};
 
-/// Most bytes read from the log in one go, unless a single entry is larger.
-const READ_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes read from the log in one go, unless a single entry is larger: what one message to a follower
+/// carries. An entry is hardly larger, see [`super::ConsensusConfig::entry_bytes_max`].
+pub(super) const READ_BYTES_MAX: usize = 4 << 20;
 /// Most entries read from the log in one go.
 const READ_ENTRIES_MAX: u64 = 1024;
 /// Smallest segment: fewer would fill raft-log's request queue within one append.
@@ -275,7 +276,8 @@ impl LogStore {
             for record in log.read(start, end) {
                 let (log_id, payload) = record?;
                 bytes += payload.cached_bytes();
-                let full = bytes > READ_BYTES_MAX || entries.len() as u64 >= READ_ENTRIES_MAX;
+                let full =
+                    bytes > READ_BYTES_MAX as u64 || entries.len() as u64 >= READ_ENTRIES_MAX;
                 if bound == ReadBound::Batch && full && !entries.is_empty() {
                     break;
                 }

@@ -6,7 +6,8 @@
 //! The path of one write:
 //!
 //! 1. [`Consensus::propose`] checks the [`Fence`] and the bytes in flight, and hands the command to the
-//!    core task together with the term it was made in. It returns at once; order is kept.
+//!    core task together with the term it was made in, in [`parts`] if it is large. It returns at once;
+//!    order is kept.
 //! 2. The core merges what is waiting and calls `LogStore::append`: the records are in memory, in order,
 //!    and one thread writes and fsyncs them. What arrives during one fsync shares the next.
 //! 3. When a quorum has flushed, the entry is committed and the state machine task hands it to
@@ -41,6 +42,7 @@ mod error;
 mod failure;
 mod fence;
 mod handle;
+mod joint;
 mod leadership;
 mod log_store;
 mod log_tail;
@@ -49,6 +51,8 @@ mod member;
 #[allow(dead_code)]
 mod members;
 mod network;
+mod parts;
+mod proposal;
 mod records;
 mod snapshot;
 mod state_machine;

@@ -17,10 +17,11 @@ use raft_log::codeq::{Decode, Encode};
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 use tidemark_protocol::{Incarnation, NodeId};
 
+use super::Member;
 use super::cell::{CellPayload, CellVote, CommittedLeaderId, LogId, Membership};
 use super::command::KIND_FIRST;
 use super::log_store::Flushed;
-use super::{Command, Member};
+use super::proposal::Proposal;
 
 /// Version of everything in this file. Written once per log, in [`LogIdentity`].
 const VERSION: u16 = 1;
@@ -106,7 +107,7 @@ impl StoredPayload {
         AROUND
             + match &self.0 {
                 EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-                EntryPayload::Normal(command) => command.body().len() as u64,
+                EntryPayload::Normal(proposal) => proposal.bytes() as u64,
             }
     }
 }
@@ -189,13 +190,16 @@ impl Decode for StoredVote {
 impl Encode for StoredPayload {
     fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
         match &self.0 {
-            EntryPayload::Blank => put_payload(&mut w, KIND_BLANK, &[]),
+            EntryPayload::Blank => put_payload(&mut w, KIND_BLANK, [&[], &[]]),
             EntryPayload::Membership(membership) => {
                 let mut body = Vec::new();
                 put_membership(&mut body, membership)?;
-                put_payload(&mut w, KIND_MEMBERSHIP, &body)
+                put_payload(&mut w, KIND_MEMBERSHIP, [&body, &[]])
             }
-            EntryPayload::Normal(command) => put_payload(&mut w, command.kind(), command.body()),
+            EntryPayload::Normal(proposal) => {
+                let (head, rest) = proposal.pieces();
+                put_payload(&mut w, proposal.kind(), [&head, rest])
+            }
         }
     }
 }
@@ -214,7 +218,7 @@ impl Decode for StoredPayload {
             KIND_BLANK => EntryPayload::Blank,
             KIND_MEMBERSHIP => EntryPayload::Membership(get_membership(&mut &body[..])?),
             KIND_FIRST.. => {
-                EntryPayload::Normal(Command::decode(kind, Bytes::from(body)).map_err(damaged)?)
+                EntryPayload::Normal(Proposal::decode(kind, Bytes::from(body)).map_err(damaged)?)
             }
             got => return Err(damaged(format!("log entry of kind {got} is not known"))),
         };
@@ -222,20 +226,22 @@ impl Decode for StoredPayload {
     }
 }
 
-fn put_payload(w: &mut impl Write, kind: u8, body: &[u8]) -> io::Result<usize> {
-    let length = u32::try_from(body.len())
+fn put_payload(w: &mut impl Write, kind: u8, body: [&[u8]; 2]) -> io::Result<usize> {
+    let [head, rest] = body;
+    let bytes = head.len() + rest.len();
+    let length = u32::try_from(bytes)
         .ok()
         .filter(|length| *length <= PAYLOAD_BYTES_MAX);
     let Some(length) = length else {
-        let got = body.len();
         return Err(damaged(format!(
-            "log entry of {got} bytes, at most {PAYLOAD_BYTES_MAX}"
+            "log entry of {bytes} bytes, at most {PAYLOAD_BYTES_MAX}"
         )));
     };
     w.write_all(&[kind])?;
     w.write_all(&length.to_le_bytes())?;
-    w.write_all(body)?;
-    Ok(5 + body.len())
+    w.write_all(head)?;
+    w.write_all(rest)?;
+    Ok(5 + bytes)
 }
 
 /// Writes voter sets and the members, that is all nodes, learners among them.
@@ -336,6 +342,7 @@ pub(super) fn damaged(reason: impl Into<Box<dyn std::error::Error + Send + Sync>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::{Command, parts};
 
     fn round_trip<T: Encode + Decode + PartialEq + std::fmt::Debug>(value: &T) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -379,7 +386,16 @@ mod tests {
         let joint = membership(&[&[1, 2, 3], &[3, 4, 5]], &[1, 2, 3, 4, 5, 9]);
         round_trip(&StoredPayload(EntryPayload::Membership(joint)));
         let command = Command::Transaction(crate::consensus::tests::transaction(5, 3));
-        round_trip(&StoredPayload(EntryPayload::Normal(command)));
+        let whole = StoredPayload(EntryPayload::Normal(command.clone().into()));
+        let whole = round_trip(&whole);
+        let parts = parts::split(command, 5000, 9);
+        assert_eq!(parts.len(), 3);
+        let mut pieces = Vec::new();
+        for part in parts {
+            let part = round_trip(&StoredPayload(EntryPayload::Normal(part)));
+            pieces.extend_from_slice(&part[5 + 17..]);
+        }
+        assert_eq!(pieces, whole[5..]);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! ```text
 //! durable <= applied <= taken over             (the last only while a peer's state is being installed)
 //! ```
+//!
+//! What is durable never ends within a command in parts, see [`super::parts`].
 
 use std::io;
 use std::path::PathBuf;
@@ -19,10 +21,12 @@ use tidemark_protocol::{NodeId, Term};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Command;
 use super::applied::Applied;
 use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
 use super::failure::{Failure, describe};
 use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
+use super::parts::{Assembly, Taken};
 use super::snapshot::Content;
 use crate::files;
 
@@ -40,6 +44,8 @@ pub(super) struct StateMachine {
     membership: StoredMembership,
     /// The machine has a peer's state up to here: what `applied` still lacks of it is passed over.
     taken_over: Option<LogId>,
+    /// With the books as they were before its first part.
+    assembly: Assembly<SnapshotMeta>,
     durable: Durable,
     signals: Signals,
 }
@@ -49,11 +55,31 @@ pub(super) struct StateMachine {
 pub(super) struct Signals {
     /// Term of what is applied.
     pub(super) applied_term: watch::Sender<Term>,
-    /// Why the machine refused the last persist that it did.
-    pub(super) persist_refused: watch::Sender<Arc<str>>,
+    pub(super) persists: watch::Sender<Persists>,
     /// Cancelled when consensus stops: what takes long ends early.
     pub(super) stopping: CancellationToken,
     pub(super) failure: Failure,
+}
+
+/// Persists that were begun, counted, and how the last one ended.
+#[derive(Clone, Debug)]
+pub(super) struct Persists {
+    pub(super) begun: u64,
+    /// The number of the last one that has ended. They end in order.
+    pub(super) ended: u64,
+    /// Up to where it is durable since, or why the machine refused.
+    pub(super) result: Result<Option<LogIndex>, Arc<str>>,
+}
+
+impl Default for Persists {
+    fn default() -> Self {
+        let result = Ok(None);
+        Self {
+            begun: 0,
+            ended: 0,
+            result,
+        }
+    }
 }
 
 /// The file that says what is durable without the log, and its content.
@@ -66,6 +92,7 @@ struct Durable {
 
 /// A persist under way.
 pub(super) struct Build {
+    number: u64,
     meta: SnapshotMeta,
     /// Taken by the first call. Never locked, see [`StateMachine`].
     persisting: Mutex<Option<Persisting>>,
@@ -96,6 +123,7 @@ impl StateMachine {
             applied: applied.last,
             membership: applied.membership.clone(),
             taken_over: applied.last,
+            assembly: Assembly::default(),
             durable: Durable {
                 path: Arc::new(path),
                 current: Arc::new(Mutex::new(applied)),
@@ -130,6 +158,7 @@ impl StateMachine {
             }
         }
         self.taken_over = meta.last_log_id;
+        self.assembly.drop_open();
         let applied = Applied {
             last: meta.last_log_id,
             membership: meta.last_membership,
@@ -182,6 +211,15 @@ impl StateMachine {
 }
 
 impl Batch {
+    fn push(&mut self, log_id: LogId, command: Command) {
+        self.bytes += command.body().len();
+        self.entries.push(Committed {
+            index: LogIndex(log_id.index),
+            term: Term(log_id.leader_id.term),
+            command,
+        });
+    }
+
     fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES_MAX || self.entries.len() >= BATCH_ENTRIES_MAX
     }
@@ -250,9 +288,11 @@ impl RaftStateMachine<Cell> for StateMachine {
             let (entry, responder) =
                 next.inspect_err(|e| self.signals.failure.set("read the log", e))?;
             let log_id = entry.log_id;
+            let term = Term(log_id.leader_id.term);
             match entry.payload {
-                EntryPayload::Blank => {}
+                EntryPayload::Blank => self.assembly.pass(term),
                 EntryPayload::Membership(membership) => {
+                    self.assembly.pass(term);
                     self.membership = StoredMembership::new(Some(log_id), membership);
                 }
                 // Part of the state that the machine took over. Whoever proposed it is told nothing by it.
@@ -260,13 +300,22 @@ impl RaftStateMachine<Cell> for StateMachine {
                     applied = Some(log_id);
                     continue;
                 }
-                EntryPayload::Normal(command) => {
-                    batch.bytes += command.body().len();
-                    batch.entries.push(Committed {
-                        index: LogIndex(log_id.index),
-                        term: Term(log_id.leader_id.term),
-                        command,
-                    });
+                EntryPayload::Normal(proposal) => {
+                    let before = || SnapshotMeta {
+                        last_log_id: applied,
+                        last_membership: self.membership.clone(),
+                    };
+                    let taken = self.assembly.take(term, proposal, before);
+                    let taken = taken.inspect_err(|e| self.signals.failure.set("join parts", e));
+                    match taken.map_err(io::Error::other)? {
+                        Taken::Command(command) => batch.push(log_id, command),
+                        Taken::Part => {}
+                        Taken::Stray => {
+                            // What it is part of never takes effect: nobody is told that it did.
+                            applied = Some(log_id);
+                            continue;
+                        }
+                    }
                 }
             }
             batch.responders.extend(responder);
@@ -282,11 +331,15 @@ impl RaftStateMachine<Cell> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Build {
+        let number = self.signals.persists.borrow().begun + 1;
+        self.signals.persists.send_modify(|p| p.begun = number);
+        let books = SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+        };
         Build {
-            meta: SnapshotMeta {
-                last_log_id: self.applied,
-                last_membership: self.membership.clone(),
-            },
+            number,
+            meta: self.assembly.before().cloned().unwrap_or(books),
             persisting: Mutex::new(Some(self.machine().persist())),
             durable: self.durable.clone(),
             signals: self.signals.clone(),
@@ -335,6 +388,7 @@ impl RaftSnapshotBuilder<Cell> for Build {
         if let Err(error) = self.durable.advance(applied).await {
             return self.refused("write what is durable", error);
         }
+        self.ended(Ok(meta.last_log_id.map(|last| LogIndex(last.index))));
         // Of what is built openraft keeps the meta data; what is sent comes from the state machine.
         let source = String::new();
         Ok(Snapshot {
@@ -345,6 +399,14 @@ impl RaftSnapshotBuilder<Cell> for Build {
 }
 
 impl Build {
+    fn ended(&self, result: Result<Option<LogIndex>, Arc<str>>) {
+        let ended = self.number;
+        self.signals.persists.send_modify(|persists| {
+            persists.ended = ended;
+            persists.result = result;
+        });
+    }
+
     /// A persist that finds no room, or that readers are in the way of, is tried again at another time: all
     /// it would have allowed is to cut the log. After any other failure of the disk nobody can say what of the
     /// files is on it: that ends consensus.
@@ -358,7 +420,7 @@ impl Build {
         }
         let reason = describe(what, &error);
         tracing::warn!(reason, "applied entries are not durable without the log");
-        self.signals.persist_refused.send_replace(reason.into());
+        self.ended(Err(reason.into()));
         // An error here would end consensus. The last snapshot again changes nothing.
         Ok(self.durable.get().into_snapshot(String::new()))
     }

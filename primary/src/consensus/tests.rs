@@ -7,6 +7,7 @@ mod alone;
 mod harness;
 mod log;
 mod members;
+mod parts;
 mod snapshot;
 mod voters;
 mod wires;

@@ -431,7 +431,7 @@ mod tests {
                 },
                 CellEntry {
                     log_id: at(3, 11),
-                    payload: EntryPayload::Normal(command),
+                    payload: EntryPayload::Normal(command.into()),
                 },
             ],
             leader_commit: None,

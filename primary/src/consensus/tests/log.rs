@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use futures_util::StreamExt;
 use openraft::StorageError;
@@ -20,7 +19,7 @@ use crate::consensus::applied::Applied;
 use crate::consensus::cell::{Cell, CellEntry, CellVote, CommittedLeaderId, LogId};
 use crate::consensus::failure::Failure;
 use crate::consensus::log_store::{LogOptions, LogStore};
-use crate::consensus::state_machine::{Signals, StateMachine};
+use crate::consensus::state_machine::{Persists, Signals, StateMachine};
 use crate::consensus::*;
 
 /// A store of its own, below the handle.
@@ -42,7 +41,7 @@ fn at(term: u64, index: u64) -> LogId {
 fn entry(term: u64, index: u64) -> CellEntry {
     CellEntry {
         log_id: at(term, index),
-        payload: EntryPayload::Normal(command(index)),
+        payload: EntryPayload::Normal(command(index).into()),
     }
 }
 
@@ -74,7 +73,7 @@ fn openraft_suite_passes() {
                 directory.path().join("applied"),
                 Signals {
                     applied_term: watch::Sender::new(Term(0)),
-                    persist_refused: watch::Sender::new(Arc::from("")),
+                    persists: watch::Sender::new(Persists::default()),
                     stopping: CancellationToken::new(),
                     failure: Failure::new(),
                 },
@@ -184,11 +183,11 @@ async fn a_read_is_bounded_in_bytes_and_never_empty() {
     let mut log = store(directory.path());
     let large = |index| CellEntry {
         log_id: at(1, index),
-        payload: EntryPayload::Normal(Command::Transaction(transaction(index, 300))),
+        payload: EntryPayload::Normal(Command::Transaction(transaction(index, 300)).into()),
     };
     let huge = CellEntry {
         log_id: at(1, 8),
-        payload: EntryPayload::Normal(Command::Transaction(transaction(8, 1500))),
+        payload: EntryPayload::Normal(Command::Transaction(transaction(8, 1500)).into()),
     };
     let mut entries: Vec<_> = (0..8).map(large).collect();
     entries.push(huge);
