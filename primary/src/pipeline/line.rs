@@ -81,6 +81,7 @@ pub(crate) struct Line {
     damaged: AtomicBool,
     /// Told when readers see more than before.
     advanced: Notify,
+    deleted: AtomicBool,
     retired: AtomicBool,
     context: Arc<PipelineContext>,
     permits: Semaphore,
@@ -130,6 +131,7 @@ impl Line {
                 newest: Mutex::default(),
                 damaged: AtomicBool::new(false),
                 advanced: Notify::new(),
+                deleted: AtomicBool::new(false),
                 retired: AtomicBool::new(false),
                 context: shared,
                 permits,
@@ -266,9 +268,16 @@ impl Line {
         self.post(move |writer| writer.lost(next));
     }
 
-    /// Its database was deleted: whatever is in flight is gone with it.
+    /// Its database was deleted: whatever is in flight is gone with it. From now on its files may go at any
+    /// moment.
     pub(crate) fn deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
         self.post(Writer::deleted);
+    }
+
+    /// See [`Line::deleted`].
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Another voter's copy takes the place of this: the files are not written any more, and whoever holds

@@ -331,7 +331,7 @@ impl Writer {
             return;
         };
         let committed = line.take_committed();
-        if self.retired {
+        if self.retired || self.deleted {
             return;
         }
         let mut acknowledged: Option<Seq> = None;
@@ -354,6 +354,9 @@ impl Writer {
         }
         let outcome = self.flush(acknowledged, &foreign);
         if let Err(error) = outcome {
+            if line.is_deleted() {
+                return; // and its files with it, perhaps in the middle of this
+            }
             // The log has it; the files do not. Nothing more may be answered from them.
             line.mark_damaged();
             self.context.metrics.damaged();
@@ -566,7 +569,7 @@ impl Writer {
     /// fails, for lack of room too, ends the process: the file is half-way between two states. The table is
     /// replaced whole, so one that finds no room may be tried again later.
     pub(crate) fn persist(&mut self) -> Result<Position, EngineError> {
-        if self.retired {
+        if self.retired || self.deleted {
             return Ok(self.owner.durable());
         }
         self.remembered
