@@ -77,12 +77,21 @@ pub(crate) async fn start_with(
     config: PrimaryConfig,
     random: u64,
 ) -> Result<Arc<Primary>, PrimaryError> {
+    start_registered(config, random, &mut Registry::default()).await
+}
+
+/// The same, counting in `registry`.
+pub(crate) async fn start_registered(
+    config: PrimaryConfig,
+    random: u64,
+    registry: &mut Registry,
+) -> Result<Arc<Primary>, PrimaryError> {
     let environment = Environment {
         threads: Arc::new(TokioThreads(tokio::runtime::Handle::current())),
         clock: Arc::new(SystemClock),
         random: Arc::new(Counting(AtomicU64::new(random << 32))),
     };
-    Primary::start(config, environment, &mut Registry::default()).await
+    Primary::start(config, environment, registry).await
 }
 
 /// Makes a database.

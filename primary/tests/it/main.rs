@@ -4,6 +4,7 @@
 mod cell;
 mod deletion;
 mod harness;
+mod install;
 mod requests;
 mod voters;
 mod writes;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
 use tidemark_protocol::node::Answer;
@@ -16,7 +17,7 @@ use tidemark_protocol::{
 };
 use tokio::runtime::Runtime;
 
-use crate::harness::start_with;
+use crate::harness::start_registered;
 
 /// Longest that anything here may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ pub(crate) const SECRET: &str = "secret of the cell";
 /// The voters, running or not.
 pub(crate) struct Cell {
     voters: Vec<Voter>,
+    tune: fn(PrimaryConfig) -> PrimaryConfig,
     running: Mutex<BTreeMap<NodeId, Running>>,
     starts: AtomicU16,
     directory: TempDir,
@@ -33,18 +35,25 @@ pub(crate) struct Cell {
 
 struct Running {
     primary: Arc<Primary>,
+    registry: Registry,
     runtime: Runtime,
 }
 
 impl Cell {
     /// Three voters that have begun to look for a leader.
     pub(crate) async fn start() -> Self {
+        Self::start_tuned(|config| config).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_tuned(tune: fn(PrimaryConfig) -> PrimaryConfig) -> Self {
         let voters = [1, 2, 3].map(|node| Voter {
             node: NodeId(node),
             url: format!("http://{}", free_address()),
         });
         let cell = Self {
             voters: voters.to_vec(),
+            tune,
             running: Mutex::default(),
             starts: AtomicU16::new(0),
             directory: tempfile::tempdir().unwrap(),
@@ -60,7 +69,7 @@ impl Cell {
         let random = u64::from(self.starts.fetch_add(1, Ordering::Relaxed)) + 1;
         let voter = self.voters.iter().find(|v| v.node == node).unwrap();
         let address: SocketAddr = voter.url.strip_prefix("http://").unwrap().parse().unwrap();
-        let config = PrimaryConfig {
+        let config = (self.tune)(PrimaryConfig {
             voters: self.voters.clone(),
             cluster_secret: SECRET.to_owned(),
             ..PrimaryConfig::new(
@@ -70,26 +79,38 @@ impl Cell {
                 "ENAM".parse().unwrap(),
                 voter.url.clone(),
             )
-        };
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         let started = runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            // Of a voter that was killed a moment ago, the runtime may still be at it.
+            let mut patience = Patience::new("the address is free");
+            let listener = loop {
+                match tokio::net::TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    Err(_held) => patience.pause().await,
+                }
+            };
             let mut patience = Patience::new("the files are free");
-            let primary = loop {
-                match start_with(config.clone(), random).await {
-                    Ok(primary) => break primary,
+            let (primary, registry) = loop {
+                let mut registry = Registry::default();
+                match start_registered(config.clone(), random, &mut registry).await {
+                    Ok(primary) => break (primary, registry),
                     Err(_held) => patience.pause().await,
                 }
             };
             tokio::spawn(axum::serve(listener, primary.routes()).into_future());
-            primary
+            (primary, registry)
         });
-        let primary = started.await.unwrap();
-        let running = Running { primary, runtime };
+        let (primary, registry) = started.await.unwrap();
+        let running = Running {
+            primary,
+            registry,
+            runtime,
+        };
         self.running.lock().unwrap().insert(node, running);
     }
 
@@ -109,13 +130,24 @@ impl Cell {
             .collect()
     }
 
+    /// What a voter that runs has counted under this name since its start.
+    pub(crate) fn counted(&self, node: NodeId, name: &str) -> u64 {
+        let running = self.running.lock().unwrap();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &running[&node].registry).unwrap();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    }
+
     /// Base URL of a voter.
     pub(crate) fn url(&self, node: NodeId) -> String {
         let voter = self.voters.iter().find(|v| v.node == node);
         voter.unwrap().url.clone()
     }
 
-    fn home(&self, node: NodeId) -> PathBuf {
+    /// Where a voter's files are.
+    pub(crate) fn home(&self, node: NodeId) -> PathBuf {
         self.directory.path().join(node.0.to_string())
     }
 
