@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_protocol::node::{
@@ -38,6 +39,7 @@ struct State {
     created: Vec<CreateDatabase>,
     edited: Vec<EditDatabase>,
     upstream: Option<String>,
+    patience: Duration,
     not_ready: bool,
     panics_on_status: bool,
 }
@@ -79,6 +81,11 @@ impl Double {
 
     pub(crate) fn follow(&self, upstream: Option<String>) {
         self.with(|state| state.upstream = upstream);
+    }
+
+    /// An election goes on, and is worth waiting for.
+    pub(crate) fn be_patient(&self, patience: Duration) {
+        self.with(|state| state.patience = patience);
     }
 
     pub(crate) fn not_ready(&self) {
@@ -272,6 +279,10 @@ impl Node for Double {
 
     fn upstream(&self) -> Option<String> {
         self.with(|state| state.upstream.clone())
+    }
+
+    fn patience(&self) -> Duration {
+        self.with(|state| state.patience)
     }
 
     fn ready(&self) -> Result<(), Failure> {

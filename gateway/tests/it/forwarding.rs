@@ -385,3 +385,104 @@ async fn only_what_concerns_the_request_travels() {
         assert!(!headers.contains_key(hop), "{head}");
     }
 }
+
+/// A node that goes on looking for the leader, and follows `upstream` so far.
+async fn follower_of(upstream: &str) -> Server {
+    let server = replica_of(upstream).await;
+    server.node.be_patient(Duration::from_secs(2));
+    server.node.script([Turn::Forward, Turn::Forward]);
+    server
+}
+
+/// How a node says that it does not lead.
+fn not_leading() -> Turn {
+    let failure = Failure::new(FailureKind::Unavailable, "this node does not lead");
+    Turn::Fail(failure.retry_after(Duration::from_millis(200)))
+}
+
+/// Has `follower` learn of `leader` once it has tried the one before.
+async fn learns(follower: &Server, leader: Option<String>) {
+    let tried = async {
+        while follower.node.executed().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), tried)
+        .await
+        .unwrap();
+    follower.node.follow(leader);
+}
+
+#[tokio::test]
+async fn what_a_dead_or_deposed_leader_did_not_do_is_done_by_its_successor() {
+    let done = || Turn::Answer(Bytes::from(r#"[{"results":[]}]"#));
+    let deposed = Server::start(Double::leading()).await;
+    deposed.node.script([not_leading()]);
+    for old in [nobody().await, deposed.base.clone()] {
+        let successor = Server::start(Double::leading()).await;
+        successor.node.script([done()]);
+        let follower = follower_of(&old).await;
+        let asking = tokio::spawn(follower.query(INSERT).send());
+        learns(&follower, Some(successor.base.clone())).await;
+        assert_eq!(asking.await.unwrap().result(), json!([{"results": []}]));
+        assert_eq!(successor.node.executed().len(), 1);
+        let names: Vec<_> = follower.node.executed().iter().map(|e| e.request).collect();
+        assert_eq!(names, [None, None], "it is handed to the node as it came");
+    }
+}
+
+#[tokio::test]
+async fn follower_that_is_elected_does_itself_what_it_had_passed_on() {
+    let follower = replica_of(&nobody().await).await;
+    follower.node.be_patient(Duration::from_secs(2));
+    let answer = Turn::Answer(Bytes::from(r#"[{"results":[]}]"#));
+    follower.node.script([Turn::Forward, answer]);
+    let asking = tokio::spawn(follower.query(INSERT).send());
+    learns(&follower, None).await;
+    assert_eq!(asking.await.unwrap().result(), json!([{"results": []}]));
+    assert_eq!(follower.node.executed().len(), 2);
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_passed_on_again() {
+    let broken = upstream(|stream| async move { drop(stream) }).await;
+    let successor = Server::start(Double::leading()).await;
+    let follower = follower_of(&broken).await;
+    let asking = tokio::spawn(follower.query(INSERT).send());
+    learns(&follower, Some(successor.base.clone())).await;
+    asking.await.unwrap().failure(424, 7904, "unknown");
+    assert!(successor.node.executed().is_empty());
+}
+
+#[tokio::test]
+async fn leader_that_speaks_of_an_outage_is_believed() {
+    let leader = Server::start(Double::leading()).await;
+    let outage = Failure::new(FailureKind::Unavailable, "no majority");
+    leader
+        .node
+        .script([Turn::Fail(outage.retry_after(Duration::from_secs(1)))]);
+    let follower = follower_of(&leader.base).await;
+    let got = follower.query(INSERT).send().await;
+    assert_eq!(got.failure(503, 7905, "unavailable"), "no majority");
+    assert_eq!(got.header("retry-after"), Some("1"));
+    assert_eq!(leader.node.executed().len(), 1);
+}
+
+/// At stake: two nodes that each take the other for the leader.
+#[tokio::test]
+async fn search_for_a_leader_ends_and_never_goes_in_circles() {
+    let one = follower_of(&nobody().await).await;
+    let other = follower_of(&one.base).await;
+    one.node.follow(Some(other.base.clone()));
+    for server in [&one, &other] {
+        server.node.script(std::iter::repeat_n(Turn::Forward, 100));
+    }
+    let ask = one.query(INSERT).header("tidemark-deadline", "1s");
+    ask.send().await.failure(503, 7905, "unavailable");
+    assert!(
+        one.node.executed().len() < 20,
+        "it pauses between its tries"
+    );
+    // Each try came to the other once, and went no further.
+    assert!(other.node.executed().len() <= one.node.executed().len());
+}
