@@ -47,11 +47,23 @@ impl Contact {
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
-            if let Some(ago) = consensus.quorum_seen_ago().await {
-                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                *last = (*last).max(Instant::now() - ago);
-            }
+            self.look(consensus).await;
         }
+    }
+
+    async fn look(&self, consensus: &Consensus) {
+        if let Some(ago) = consensus.quorum_seen_ago().await {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = (*last).max(Instant::now() - ago);
+        }
+    }
+
+    /// See [`Contact::is_fresh`]; asks consensus before it says no, whose view this one trails.
+    pub(crate) async fn is_certainly_fresh(&self, consensus: &Consensus) -> bool {
+        if !self.is_fresh() {
+            self.look(consensus).await;
+        }
+        self.is_fresh()
     }
 
     /// Whether nobody can have been elected since this node last heard of a majority.

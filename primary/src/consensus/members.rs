@@ -12,19 +12,18 @@
 //! if it does not, the others miss its signs of life and elect somebody, it included.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
-use openraft::{ChangeMembers, Instant as _, Raft, RaftMetrics, ServerState};
+use openraft::{ChangeMembers, Instant as _, RaftMetrics, ServerState};
 use tidemark_protocol::{Incarnation, NodeId, Term};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::cell::{Cell, LogId, Membership};
-use super::state_machine::StateMachine;
+use super::handle::Inner;
 use super::{Consensus, Leader, LogIndex, Member};
 
 /// Entries a successor may lack when proposals begin to be held back for it.
@@ -129,6 +128,13 @@ impl Drop for Held<'_> {
 }
 
 impl Consensus {
+    /// Whether others vote too, one of whom could be elected without this node.
+    pub(crate) fn has_other_voters(&self) -> bool {
+        let server = self.inner.raft.server_metrics();
+        let server = server.borrow_watched();
+        server.membership_config.voter_ids().any(|id| id != server.id)
+    }
+
     /// The nodes of the cell. A node that does not lead may be behind.
     pub(crate) fn members(&self) -> Members {
         let metrics = self.inner.metrics();
@@ -182,13 +188,20 @@ impl Consensus {
     /// Gives the learners `add` a vote and takes the nodes `remove` out of the cell, in one step. Nothing
     /// happens if that is so already.
     ///
-    /// A leader may remove itself: it hands over once that is committed.
+    /// A leader that is to go hands over first and names its successor, which can be asked to remove it: as a
+    /// removed leader it would never learn what became of its last proposals.
     pub(crate) async fn change_voters(
         &self,
         add: BTreeSet<NodeId>,
         remove: BTreeSet<NodeId>,
         within: Duration,
     ) -> Result<(), MembersError> {
+        let leads = self.inner.metrics().state == ServerState::Leader;
+        if leads && remove.contains(&self.inner.node) {
+            let successor = self.hand_over(None, &remove, within).await?;
+            let leader = Some(successor);
+            return Err(MembersError::NotLeader { leader });
+        }
         self.change(|now| new_voters(now, &add, &remove), within)
             .await
     }
@@ -202,28 +215,47 @@ impl Consensus {
         to: Option<NodeId>,
         within: Duration,
     ) -> Result<Leader, MembersError> {
-        let begun = Instant::now();
+        self.hand_over(to, &BTreeSet::new(), within).await
+    }
+
+    async fn hand_over(
+        &self,
+        to: Option<NodeId>,
+        not_to: &BTreeSet<NodeId>,
+        within: Duration,
+    ) -> Result<Leader, MembersError> {
         let give_up = MembersError::NoQuorum { waited: within };
         let handed_over = timeout(within, async {
             let _turn = self.inner.changing.lock().await;
-            let metrics = self.inner.metrics();
-            if metrics.state != ServerState::Leader {
-                return Err(self.not_leader());
-            }
-            let term = Term(metrics.current_term);
-            let to = self.successor(&metrics, to)?;
-            let left = within.saturating_sub(begun.elapsed());
-            if self.bring_up_to_date(term, to).await?
-                && let Some(_held) = self.hold_until_equal(term, to, left.min(HOLD_MAX)).await?
-            {
-                tracing::info!(%term, to = %NodeId(to), "handing the leadership over");
-                let told = self.inner.raft.trigger().transfer_leader(to).await;
-                told.map_err(|_stopped| MembersError::Stopped)?;
-                return self.another_leads(term).await;
-            }
-            self.another_leads(term).await
+            self.hand_over_now(to, not_to, within).await
         });
         handed_over.await.unwrap_or(Err(give_up))
+    }
+
+    /// [`Consensus::hand_over`] when nothing else changes.
+    async fn hand_over_now(
+        &self,
+        to: Option<NodeId>,
+        not_to: &BTreeSet<NodeId>,
+        within: Duration,
+    ) -> Result<Leader, MembersError> {
+        let metrics = self.inner.metrics();
+        if metrics.state != ServerState::Leader {
+            return Err(self.not_leader());
+        }
+        let term = Term(metrics.current_term);
+        let to = self.successor(&metrics, to, not_to)?;
+        if self.bring_up_to_date(term, to).await?
+            && let Some(_held) = self
+                .hold_until_equal(term, to, within.min(HOLD_MAX))
+                .await?
+        {
+            tracing::info!(%term, to = %NodeId(to), "handing the leadership over");
+            let told = self.inner.raft.trigger().transfer_leader(to).await;
+            told.map_err(|_stopped| MembersError::Stopped)?;
+            return self.another_leads(term).await;
+        }
+        self.another_leads(term).await
     }
 
     /// Makes the change that `decide` finds necessary, given the membership in effect.
@@ -316,6 +348,7 @@ impl Consensus {
         &self,
         metrics: &RaftMetrics<Cell>,
         to: Option<NodeId>,
+        not_to: &BTreeSet<NodeId>,
     ) -> Result<u64, MembersError> {
         let configs = metrics.membership_config.membership().get_joint_config();
         let voters = configs.last().cloned().unwrap_or_default();
@@ -331,7 +364,9 @@ impl Consensus {
             let heard = (*metrics.heartbeat.as_ref()?.get(id)?)?;
             Some(heard.into_inner().elapsed() <= self.inner.lease)
         };
-        let others = voters.into_iter().filter(|id| *id != self.inner.node.0);
+        let others = voters
+            .into_iter()
+            .filter(|id| *id != self.inner.node.0 && !not_to.contains(&NodeId(*id)));
         others
             .max_by_key(|id| (heard(id), matched(id)))
             .ok_or(MembersError::NobodyElse)
@@ -440,28 +475,57 @@ fn new_voters(
 
 /// Ends, whenever this node leads, a change that an earlier leader or a caller without patience left half way.
 /// Returns when consensus stops.
-pub(super) async fn finish_changes(raft: Raft<Cell, StateMachine>, changing: Arc<Mutex<()>>) {
-    let mut metrics = raft.metrics();
+pub(super) async fn finish_changes(consensus: Weak<Inner>, mut metrics: MetricsReceiver) {
     loop {
-        let half_way = |metrics: &RaftMetrics<Cell>| {
-            let membership = &metrics.membership_config;
-            metrics.state == ServerState::Leader
-                && membership.membership().get_joint_config().len() > 1
-                && *membership == metrics.committed_membership_config
-        };
         if half_way(&metrics.borrow_watched()) {
-            let _turn = changing.lock().await;
-            if half_way(&metrics.borrow_watched()) {
-                let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
-                match raft.change_membership(nobody, false).await {
-                    Ok(_) => tracing::info!("a change of the cell that was half way is done"),
-                    // Tried again at the next sign of anything happening.
-                    Err(error) => tracing::warn!(%error, "a change of the cell is half way"),
-                }
-            }
+            let Some(inner) = consensus.upgrade() else {
+                return;
+            };
+            Consensus { inner }.finish_change().await;
         }
         if metrics.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+type MetricsReceiver = openraft::alias::WatchReceiverOf<Cell, RaftMetrics<Cell>>;
+
+/// Committed as begun, not yet as ended.
+fn half_way(metrics: &RaftMetrics<Cell>) -> bool {
+    let membership = &metrics.membership_config;
+    metrics.state == ServerState::Leader
+        && membership.membership().get_joint_config().len() > 1
+        && *membership == metrics.committed_membership_config
+}
+
+impl Consensus {
+    async fn finish_change(&self) {
+        let _turn = self.inner.changing.lock().await;
+        let metrics = self.inner.metrics();
+        if !half_way(&metrics) {
+            return;
+        }
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let stays = configs
+            .last()
+            .is_some_and(|v| v.contains(&self.inner.node.0));
+        if !stays {
+            // See `change_voters`.
+            let nobody = BTreeSet::new();
+            let handed_over = self.hand_over_now(None, &nobody, HOLD_MAX);
+            match timeout(HOLD_MAX, handed_over).await {
+                Ok(Ok(_leader)) => {}
+                // Tried again at the next sign of anything happening.
+                Ok(Err(error)) => tracing::warn!(%error, "cannot hand over before it leaves"),
+                Err(late) => tracing::warn!(%late, "cannot hand over before it leaves"),
+            }
+            return;
+        }
+        let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
+        match self.inner.raft.change_membership(nobody, false).await {
+            Ok(_) => tracing::info!("a change of the cell that was half way is done"),
+            Err(error) => tracing::warn!(%error, "a change of the cell is half way"),
         }
     }
 }

@@ -152,6 +152,9 @@ impl Primary {
     /// The term in which this node serves, now or as soon as an election has ended.
     async fn leading_soon(&self) -> Result<Term, Failure> {
         self.wait_for_a_leader(self.contact.patience()).await;
+        if !self.contact.is_certainly_fresh(&self.consensus).await {
+            return Err(self.no_leader());
+        }
         (*self.serving.borrow()).ok_or_else(|| self.no_leader())
     }
 

@@ -24,10 +24,6 @@ impl Primary {
     ) -> Result<Option<Answer>, Failure> {
         let catalogue = self.catalogue().ok_or_else(not_leading)?;
         if catalogue.get(request.database).is_none() {
-            if !self.contact.is_fresh() {
-                // Its successor may have made it.
-                return Ok(None);
-            }
             return Err(no_database(&request.database.to_string()));
         }
         let line = self.line(request.database).await?;
@@ -59,7 +55,7 @@ impl Primary {
 
     /// Whether another voter could have been elected without this one.
     fn has_peers(&self) -> bool {
-        self.config.voters.len() > 1
+        self.consensus.has_other_voters()
     }
 
     /// Whether this node, which serves under `term`, may answer a read as the leader.

@@ -56,6 +56,10 @@ impl Node for Primary {
         let Some(term) = *self.serving.borrow() else {
             return self.elsewhere();
         };
+        // Nothing could be committed, and what is executed would only wait behind what is in flight.
+        if !self.contact.is_certainly_fresh(&self.consensus).await {
+            return self.elsewhere();
+        }
         match self.lead(left(request), term).await {
             Ok(Some(answer)) => Ok(Executed::Answer(answer)),
             Ok(None) => self.elsewhere(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::{
-    DatabaseId, Executed, FailureKind, Node, NodeId, ReadContract, RequestId, Value,
+    DatabaseId, Executed, FailureKind, Incarnation, Node, NodeId, ReadContract, RequestId, Value,
 };
 
 use crate::harness::{named, request, rows};
@@ -15,11 +15,11 @@ use crate::voters::{Cell, SECRET, eventually};
 
 const WRITERS: i64 = 4;
 const TABLE: &str = "CREATE TABLE t(writer, n, PRIMARY KEY (writer, n)) WITHOUT ROWID";
-const INSERT: &str = "INSERT INTO t VALUES (?, ?)";
-const COUNT: &str = "SELECT count(*) FROM t";
+pub(crate) const INSERT: &str = "INSERT INTO t VALUES (?, ?)";
+pub(crate) const COUNT: &str = "SELECT count(*) FROM t";
 
 /// Makes a database with an empty table `t`, at whichever voter leads.
-async fn database(cell: &Cell) -> DatabaseId {
+pub(crate) async fn database(cell: &Cell) -> DatabaseId {
     let create = CreateDatabase {
         name: "shop".to_owned(),
         primary_location_hint: None,
@@ -83,15 +83,18 @@ async fn a_voter_tells_replicas_where_the_leader_is_and_listens_to_voters_alone(
     assert_eq!(refused.headers()["tidemark-leader"], cell.url(leader));
 
     let raft = format!("{}/tidemark/v1/raft", cell.url(follower));
-    let ask = async |secret: &str, voter: &str, body: &'static str| {
-        let request = http.post(&raft).bearer_auth(secret).body(body);
-        let answer = request.header("tidemark-voter", voter).send().await;
-        answer.unwrap().status()
+    let ask = async |secret: &str, voter: NodeId, disk: u64| {
+        let request = http.post(&raft).bearer_auth(secret).body("no message");
+        let disk = Incarnation(u128::from(disk)).to_string();
+        let named = request
+            .header("tidemark-voter", voter.to_string())
+            .header("tidemark-incarnation", disk);
+        named.send().await.unwrap().status()
     };
-    let (this, other) = (follower.to_string(), NodeId(77).to_string());
-    assert_eq!(ask("a guess", &this, "").await, 401);
-    assert_eq!(ask(SECRET, &other, "").await, 421);
-    assert_eq!(ask(SECRET, &this, "no message").await, 400);
+    assert_eq!(ask("a guess", follower, follower.0).await, 401);
+    assert_eq!(ask(SECRET, NodeId(77), follower.0).await, 421);
+    assert_eq!(ask(SECRET, follower, 77).await, 421, "it has another disk");
+    assert_eq!(ask(SECRET, follower, follower.0).await, 400);
 }
 
 /// Writes rows (writer, 0), (writer, 1), … one after the other until told to stop, each until it is

@@ -1,6 +1,7 @@
 //! Voters in process, on real files and sockets: what they promise through the `Node` trait.
 #![allow(clippy::unwrap_used)]
 
+mod availability;
 mod cell;
 mod deletion;
 mod harness;
