@@ -6,6 +6,7 @@ mod cell;
 mod deletion;
 mod harness;
 mod install;
+mod large;
 mod requests;
 mod voters;
 mod writes;
