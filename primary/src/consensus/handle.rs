@@ -174,8 +174,7 @@ impl Consensus {
             }
         });
         let changing = Arc::new(Mutex::new(()));
-        let finisher = members::finish_changes(raft.clone(), Arc::clone(&changing));
-        let finisher = tokio::spawn(finisher);
+        let metrics = raft.metrics();
         let consensus = Self {
             inner: Arc::new(Inner {
                 node: config.node,
@@ -198,14 +197,21 @@ impl Consensus {
                 persists,
                 receiver: Receiver::default(),
                 stopping,
-                tasks: std::sync::Mutex::new(vec![follower, finisher]),
+                tasks: std::sync::Mutex::new(vec![follower]),
             }),
         };
+        let finisher = members::finish_changes(Arc::downgrade(&consensus.inner), metrics);
+        consensus.keep(tokio::spawn(finisher));
         if let Err(error) = consensus.inner.stand(&config).await {
             consensus.stop().await;
             return Err(error);
         }
         Ok(consensus)
+    }
+
+    fn keep(&self, task: JoinHandle<()>) {
+        let tasks = self.inner.tasks.lock();
+        tasks.unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     /// Begins a new cell with these voters, this node among them. Nothing happens if this node's log has

@@ -201,28 +201,23 @@ async fn a_dead_voter_is_replaced_in_one_change_under_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_removes_itself_hands_over() {
+async fn a_leader_that_is_to_go_hands_over_first() {
     let root = tempfile::tempdir().unwrap();
     let (wires, recorders) = cell_of(3, root.path()).await;
     let writers = Writers::start(&wires, 4);
     writers.more(20).await;
     let (old, deposed, term) = wires.leader().await;
-    let removed = deposed.change_voters(NOBODY, only(old), DEADLINE).await;
-    assert!(
-        matches!(removed, Ok(()) | Err(MembersError::Unknown)),
-        "{removed:?}"
-    );
-    wait_until(|| (!deposed.leadership().borrow().leading).then_some(())).await;
-    let successor = wait_until(|| {
-        let mut others = recorders.keys().filter(|node| **node != old);
-        others.find_map(|node| {
-            let voter = wires.voter(*node);
-            let now = voter.leadership().borrow().clone();
-            (now.leading && now.term > term).then_some(voter)
-        })
-    });
-    let successor = successor.await;
-    wait_until(|| (!voters(&successor).contains(&old)).then_some(())).await;
+    let refused = deposed.change_voters(NOBODY, only(old), DEADLINE).await;
+    let Err(MembersError::NotLeader { leader: Some(now) }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_ne!(now.node, old);
+    assert!(!deposed.fence().holds(term));
+    let successor = wires.voter(now.node);
+    wait_until(|| successor.leadership().borrow().leading.then_some(())).await;
+    let removed = successor.change_voters(NOBODY, only(old), DEADLINE).await;
+    assert_eq!(removed, Ok(()));
+    assert!(!voters(&successor).contains(&old));
     writers.more(20).await;
     let record = writers.finish().await;
     let left = recorders.iter().filter(|(node, _)| **node != old);
@@ -306,6 +301,8 @@ async fn changes_that_cannot_be_are_told_apart() {
     let within = Duration::from_millis(300);
 
     let follower = wires.voter(other);
+    let knows = || follower.leadership().borrow().leader.clone();
+    wait_until(knows).await;
     let refused = follower.add_learner(stranger, member(stranger), within);
     let Err(MembersError::NotLeader { leader: hint }) = refused.await else {
         panic!("a follower changed the cell");
