@@ -156,8 +156,8 @@ impl Primary {
         let installer = Installer::new(
             Arc::clone(&databases),
             Arc::clone(&followers),
-            &config.cluster_secret,
-            Arc::clone(&metrics),
+            &config,
+            Arc::clone(&context),
         )
         .ok_or(PrimaryError::ClusterSecret)?;
         let machine = CellMachine::new(
@@ -226,6 +226,7 @@ impl Primary {
             tokio::spawn(Arc::clone(&primary).follow_leadership()),
             tokio::spawn(Arc::clone(&primary).follow_catalogue()),
             tokio::spawn(Arc::clone(&primary).persist_as_the_log_grows()),
+            tokio::spawn(Arc::clone(&primary).repair_damaged()),
         ];
         for task in tasks {
             primary.keep(task);

@@ -134,6 +134,13 @@ impl Machine for CellMachine {
         Ok(())
     }
 
+    async fn repair(&mut self, database: DatabaseId, source: &str) -> Result<(), MachineError> {
+        let known = self.committed.positions.get(&database);
+        let at = known.copied().unwrap_or_else(genesis_position);
+        let repaired = self.installer.repair(database, at, source).await;
+        repaired.map_err(|error| MachineError::new("fetch a database", error))
+    }
+
     fn persist(&mut self) -> Persisting {
         let databases = &self.databases;
         self.committed

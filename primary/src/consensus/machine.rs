@@ -5,7 +5,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tidemark_protocol::Term;
+use tidemark_protocol::{DatabaseId, Term};
 
 use super::Command;
 
@@ -94,6 +94,16 @@ pub(crate) trait Machine: Send + 'static {
         manifest: Bytes,
         source: &str,
     ) -> impl Future<Output = Result<(), MachineError>> + Send;
+
+    /// Fetches this database anew from the peer at the base URL `source`, if the copy here is damaged. What
+    /// is fetched has all that was applied here. As with `install` for the rest.
+    fn repair(
+        &mut self,
+        _database: DatabaseId,
+        _source: &str,
+    ) -> impl Future<Output = Result<(), MachineError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// [`Machine`] behind a pointer, so that nothing above is generic over it.
@@ -103,6 +113,11 @@ pub(super) trait BoxedMachine: Send + 'static {
     fn install<'a>(
         &'a mut self,
         manifest: Bytes,
+        source: &'a str,
+    ) -> BoxFuture<'a, Result<(), MachineError>>;
+    fn repair<'a>(
+        &'a mut self,
+        database: DatabaseId,
         source: &'a str,
     ) -> BoxFuture<'a, Result<(), MachineError>>;
 }
@@ -122,5 +137,13 @@ impl<M: Machine> BoxedMachine for M {
         source: &'a str,
     ) -> BoxFuture<'a, Result<(), MachineError>> {
         Box::pin(Machine::install(self, manifest, source))
+    }
+
+    fn repair<'a>(
+        &'a mut self,
+        database: DatabaseId,
+        source: &'a str,
+    ) -> BoxFuture<'a, Result<(), MachineError>> {
+        Box::pin(Machine::repair(self, database, source))
     }
 }

@@ -54,6 +54,7 @@ mod network;
 mod parts;
 mod proposal;
 mod records;
+mod repair;
 mod snapshot;
 mod state_machine;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tidemark_protocol::{NodeId, Term};
+use tidemark_protocol::{DatabaseId, NodeId, Term};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -169,6 +169,21 @@ impl StateMachine {
             self.signals.failure.set("write what is durable", &error);
             MachineError::new("write what is durable", error)
         })
+    }
+
+    /// Lets the machine fetch a damaged database anew. May end early when consensus stops.
+    pub(super) async fn repair(
+        &mut self,
+        database: DatabaseId,
+        source: &str,
+    ) -> Result<(), MachineError> {
+        let stopping = self.signals.stopping.clone();
+        tokio::select! {
+            repaired = self.machine().repair(database, source) => repaired,
+            () = stopping.cancelled() => {
+                Err(MachineError::new("repair a database", "consensus stops"))
+            }
+        }
     }
 
     fn is_taken_over(&self, log_id: &LogId) -> bool {

@@ -6,12 +6,14 @@
 //! the new one is gone.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use tidemark_engine::{Prepared, Rebuild, RebuildError, Snapshot, page_hash};
+use tidemark_engine::{EngineError, Prepared, Rebuild, RebuildError, Snapshot, page_hash};
 use tidemark_protocol::stream::Pages;
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, PageNo, Position};
 
 use super::InstallError;
+use crate::pipeline::Line;
 
 /// SQLite leaves this page alone (its lock bytes lie there): no image, no hash.
 const LOCK_PAGE: u32 = (1 << 30) / 4096 + 1;
@@ -21,8 +23,20 @@ const PAGES_MAX: u32 = 1 << 26;
 /// The copy that is here: its pages, and their hashes as the peer got them.
 #[derive(Debug, Default)]
 pub(super) struct Old {
-    snapshot: Option<Snapshot>,
+    pages: OldPages,
     pub(super) hashes: Vec<u64>,
+}
+
+/// Where old pages come from. None of them is trusted: each is named by the hash of its bytes as they lie
+/// there, and hashed again when it is copied.
+#[derive(Debug, Default)]
+enum OldPages {
+    #[default]
+    None,
+    /// A committed state.
+    Snapshot(Box<Snapshot>),
+    /// Files at no known position, which only their owner reads.
+    Owner(Arc<Line>),
 }
 
 /// A new file in the making.
@@ -56,20 +70,43 @@ impl Image {
 }
 
 impl Old {
-    /// Of a database that is open and at a known position.
-    pub(super) fn of(
-        database: &std::sync::Arc<tidemark_engine::Database>,
-    ) -> Result<Self, InstallError> {
-        let failed = |source| InstallError::Old {
-            database: database.id(),
-            source,
-        };
-        let mut snapshot = database.snapshot().map_err(failed)?;
-        let hashes = snapshot.hashes().map_err(failed)?;
+    /// Of an open database. Blocks: reads every page.
+    pub(super) fn of(line: &Arc<Line>) -> Self {
+        match Self::of_snapshot(line) {
+            Ok(old) => old,
+            Err(EngineError::Unidentified { .. }) => Self {
+                pages: OldPages::Owner(Arc::clone(line)),
+                hashes: line.page_hashes().unwrap_or_default(),
+            },
+            Err(error) => {
+                tracing::warn!(database = %line.id(), %error, "an old copy is of no use");
+                Self::default()
+            }
+        }
+    }
+
+    fn of_snapshot(line: &Line) -> Result<Self, EngineError> {
+        let mut snapshot = line.database().snapshot()?;
+        let hashes = snapshot.hashes()?;
         Ok(Self {
-            snapshot: Some(snapshot),
+            pages: OldPages::Snapshot(Box::new(snapshot)),
             hashes,
         })
+    }
+
+    /// The page and the hash that was sent of it. `None` if it is not here.
+    fn page(
+        &mut self,
+        page: PageNo,
+        into: &mut [u8; PAGE_SIZE],
+    ) -> Option<Result<u64, EngineError>> {
+        let hash = *self.hashes.get(page.0 as usize - 1)?;
+        let read = match &mut self.pages {
+            OldPages::None => return None,
+            OldPages::Snapshot(snapshot) => snapshot.page(page, into),
+            OldPages::Owner(line) => line.page(page).map(|image| *into = *image),
+        };
+        Some(read.map(|()| hash))
     }
 }
 
@@ -153,14 +190,10 @@ impl Assembly {
             if page == LOCK_PAGE {
                 continue;
             }
-            let hash = self.old.hashes.get(page as usize - 1);
-            let (Some(hash), Some(snapshot)) = (hash, &mut self.old.snapshot) else {
-                return Err(InstallError::Missing { database, page });
-            };
-            snapshot
-                .page(number, &mut bytes)
-                .map_err(|source| InstallError::Old { database, source })?;
-            if page_hash(number, &bytes) != *hash {
+            let hash = self.old.page(number, &mut bytes);
+            let hash = hash.ok_or(InstallError::Missing { database, page })?;
+            let hash = hash.map_err(|source| InstallError::Old { database, source })?;
+            if page_hash(number, &bytes) != hash {
                 return Err(InstallError::Changed { database, page });
             }
             let written = self.rebuild.write(number, &bytes);

@@ -62,7 +62,7 @@ impl Fetcher {
         })
     }
 
-    /// Fetches what differs from `old`, if there is a copy that can be trusted. `None`: the peer does not
+    /// Fetches what differs from `old`, the copy that is here. `None`: the peer does not
     /// have the database any more.
     pub(super) async fn fetch(
         &self,
@@ -72,12 +72,8 @@ impl Fetcher {
         source_url: &str,
         threads: &Arc<dyn Threads>,
     ) -> Result<Option<Image>, InstallError> {
-        let healthy = old.filter(|line| !line.is_damaged() && line.database().position().is_some());
-        let old = match healthy {
-            Some(line) => {
-                let source = Arc::clone(line.database());
-                on_thread(threads, move || Old::of(&source)).await??
-            }
+        let old = match old {
+            Some(line) => on_thread(threads, move || Old::of(&line)).await?,
             None => Old::default(),
         };
         let Some(response) = self.ask(database, &old.hashes, source_url).await? else {

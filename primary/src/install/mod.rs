@@ -45,20 +45,23 @@ mod assembly;
 mod body;
 mod error;
 mod fetch;
+mod repair;
 mod serve;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tidemark_protocol::{DatabaseId, Position, Seq};
+use tidemark_protocol::{DatabaseId, NodeId, Position, Seq};
 
 pub(crate) use error::InstallError;
 pub(crate) use serve::routes;
 
 use crate::chain::Chain;
+use crate::config::PrimaryConfig;
+use crate::consensus::Consensus;
 use crate::databases::{Databases, DatabasesError};
-use crate::metrics::Metrics;
+use crate::pipeline::PipelineContext;
 use crate::ship::Followers;
 
 /// Takes over states of peers.
@@ -67,22 +70,25 @@ pub(crate) struct Installer {
     databases: Arc<Databases>,
     followers: Arc<Followers>,
     fetcher: fetch::Fetcher,
-    metrics: Arc<Metrics>,
+    /// Other ways to some peers than their addresses.
+    via: HashMap<NodeId, String>,
+    context: Arc<PipelineContext>,
 }
 
 impl Installer {
-    /// For a node with these databases. `secret` is the cluster's, empty for none.
+    /// For a node with these databases. `None` if the cluster secret cannot be sent.
     pub(crate) fn new(
         databases: Arc<Databases>,
         followers: Arc<Followers>,
-        secret: &str,
-        metrics: Arc<Metrics>,
+        config: &PrimaryConfig,
+        context: Arc<PipelineContext>,
     ) -> Option<Self> {
         Some(Self {
             databases,
             followers,
-            fetcher: fetch::Fetcher::new(secret)?,
-            metrics,
+            fetcher: fetch::Fetcher::new(&config.cluster_secret)?,
+            via: config.via.clone(),
+            context,
         })
     }
 
@@ -94,6 +100,7 @@ impl Installer {
         before: &Chain,
         source: &str,
     ) -> Result<(), InstallError> {
+        let source = &self.route(source);
         self.remove_deleted(chain, before).await?;
         let mut ordinary: Vec<_> = chain.positions.iter().map(|(id, at)| (*id, *at)).collect();
         ordinary.retain(|(database, _)| *database != DatabaseId::CATALOGUE);
@@ -108,6 +115,29 @@ impl Installer {
         self.databases
             .note_taken_over(chain.positions.keys().copied().collect::<HashSet<_>>());
         Ok(())
+    }
+
+    /// Fetches one damaged database anew, to where it is at `at` or further.
+    pub(crate) async fn repair(
+        &self,
+        database: DatabaseId,
+        at: Position,
+        source: &str,
+    ) -> Result<(), InstallError> {
+        self.bring(database, at, &self.route(source)).await?;
+        if database == DatabaseId::CATALOGUE {
+            self.databases.note_taken_over(HashSet::new());
+        }
+        Ok(())
+    }
+
+    /// Where the peer at this address is reached from here.
+    fn route(&self, source: &str) -> String {
+        let members = self.context.consensus.get().map(Consensus::members);
+        let mut members = members.into_iter().flat_map(|members| members.members);
+        let peer = members.find(|member| member.address == source);
+        let via = peer.and_then(|peer| self.via.get(&peer.node));
+        via.map_or_else(|| source.to_owned(), Clone::clone)
     }
 
     /// Databases that were written once and that the chain lacks. One that was never written is in no
@@ -162,7 +192,7 @@ impl Installer {
             });
         }
         self.databases.replace(database, image.prepared).await?;
-        self.metrics.took_over(fetched, kept);
+        self.context.metrics.took_over(fetched, kept);
         tracing::info!(
             %database, %position, fetched, kept, took = ?begun.elapsed(),
             "took over a peer's copy; page counts"

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemark_engine::{Database, EngineError, Opened, Strand};
 use tidemark_protocol::{
-    DatabaseId, Execute, Failure, FailureKind, Position, Seq, Statement, Term, Transaction,
+    DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
+    Transaction,
 };
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -299,6 +300,24 @@ impl Line {
         self.ask(|writer| writer.requests()).await.ok()
     }
 
+    /// The hash of each page in the files, at a known position or not. Blocks. `None` if the writer stopped.
+    pub(crate) fn page_hashes(&self) -> Option<Vec<u64>> {
+        self.ask(|writer| writer.page_hashes()).blocking_recv().ok()
+    }
+
+    /// A page in the files, at a known position or not. Blocks.
+    pub(crate) fn page(&self, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, EngineError> {
+        let read = self.ask(move |writer| writer.page(page)).blocking_recv();
+        read.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    fn stopped(&self) -> EngineError {
+        EngineError::Poisoned {
+            database: self.id,
+            reason: "its writer stopped".to_owned(),
+        }
+    }
+
     /// This node leads no more: everything in flight is of unknown outcome.
     pub(crate) fn step_down(&self) {
         self.post(Writer::step_down);
@@ -310,14 +329,8 @@ impl Line {
         &self,
     ) -> impl Future<Output = Result<Position, EngineError>> + Send + use<> {
         let result = self.ask(Writer::persist);
-        let database = self.id;
-        async move {
-            let stopped = || EngineError::Poisoned {
-                database,
-                reason: "its writer stopped".to_owned(),
-            };
-            result.await.unwrap_or_else(|_| Err(stopped()))
-        }
+        let stopped = self.stopped();
+        async move { result.await.unwrap_or(Err(stopped)) }
     }
 
     /// Resolves when the writer has dealt with everything that was committed before. False if it

@@ -12,7 +12,8 @@ use tidemark_engine::{
 };
 use tidemark_protocol::render::{AnswerBounds, Renderer, ServedBy};
 use tidemark_protocol::{
-    DatabaseId, Execute, Failure, FailureKind, Position, RequestId, Seq, Term, Transaction,
+    DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, RequestId, Seq, Term,
+    Transaction,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -478,6 +479,18 @@ impl Writer {
     /// The table of requests, as its file has it.
     pub(crate) fn requests(&self) -> Bytes {
         self.remembered.encode().into()
+    }
+
+    /// See [`Line::page_hashes`].
+    pub(crate) fn page_hashes(&self) -> Vec<u64> {
+        self.owner.page_hashes().to_vec()
+    }
+
+    /// See [`Line::page`].
+    pub(crate) fn page(&mut self, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, EngineError> {
+        let mut image = Box::new([0; PAGE_SIZE]);
+        self.owner.page(page, &mut image)?;
+        Ok(image)
     }
 
     /// See [`Line::step_down`].

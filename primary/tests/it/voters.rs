@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
-use tidemark_protocol::node::Answer;
+use tidemark_protocol::node::{Answer, DatabaseStatus};
 use tidemark_protocol::{
     DatabaseId, Execute, Executed, Failure, Incarnation, Node, NodeId, Position,
 };
@@ -208,15 +208,20 @@ impl Cell {
             let mut all = Vec::new();
             for (_, primary) in self.running() {
                 let databases = primary.status().await.databases;
-                let mut positions: Vec<_> =
-                    databases.iter().map(|d| (d.uuid, d.position)).collect();
-                positions.sort_unstable_by_key(|(uuid, _)| *uuid);
-                all.push(positions);
+                // Names are there once the catalogue is read.
+                let standing = |d: DatabaseStatus| (d.uuid, d.position, d.name);
+                let mut standing: Vec<_> = databases.into_iter().map(standing).collect();
+                standing.sort_unstable_by_key(|(uuid, ..)| *uuid);
+                all.push(standing);
             }
             let first = all.swap_remove(0);
             all.iter().all(|other| *other == first).then_some(first)
         })
         .await;
+        let settled: Vec<_> = settled
+            .into_iter()
+            .map(|(database, position, _)| (database, position))
+            .collect();
         for (node, primary) in self.running() {
             for (database, position) in &settled {
                 let verified = primary.verify(*database).await.unwrap();
