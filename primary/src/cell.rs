@@ -168,8 +168,8 @@ impl Primary {
             installer,
         )
         .map_err(PrimaryError::Chain)?;
-        let transport =
-            HttpTransport::new(&config.cluster_secret).ok_or(PrimaryError::ClusterSecret)?;
+        let transport = HttpTransport::new(&config.cluster_secret, config.via.clone())
+            .ok_or(PrimaryError::ClusterSecret)?;
         let group = ConsensusConfig {
             log_segment_bytes: config.log_segment_bytes,
             log_entries_kept: config.log_entries_kept,

@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use subtle::ConstantTimeEq;
-use tidemark_protocol::Node;
 use tidemark_protocol::headers::LEADER;
 use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use tokio::time::timeout;
@@ -78,7 +77,9 @@ fn not_leading(primary: &Primary) -> Response {
         "this node does not lead its cell",
     )
         .into_response();
-    let leader = primary.upstream().map(HeaderValue::try_from);
+    let leader = primary
+        .other_leader()
+        .map(|leader| HeaderValue::try_from(leader.address));
     if let Some(Ok(leader)) = leader {
         let name = HeaderName::from_static(LEADER);
         response.headers_mut().insert(name, leader);

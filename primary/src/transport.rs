@@ -9,7 +9,7 @@
 //! waits for up to one more round trip and flush. `stream_append` over one framed connection would save
 //! that; with voters in one region it is not worth it yet.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ const IDLE_CONNECTIONS_MAX: usize = 4;
 pub(crate) struct HttpTransport {
     client: reqwest::Client,
     authorization: Option<HeaderValue>,
+    /// Ways to voters other than the address that the cell knows.
+    via: HashMap<NodeId, String>,
     lost: Arc<Lost>,
 }
 
@@ -51,8 +53,9 @@ pub(crate) struct HttpTransport {
 struct Lost(Mutex<HashSet<NodeId>>);
 
 impl HttpTransport {
-    /// With this cluster secret, or with none if it is empty. `None` if it cannot be sent in a header.
-    pub(crate) fn new(secret: &str) -> Option<Self> {
+    /// With this cluster secret, or with none if it is empty, and by these ways where the address that the
+    /// cell knows does not lead from here. `None` if the secret cannot be sent in a header.
+    pub(crate) fn new(secret: &str, via: HashMap<NodeId, String>) -> Option<Self> {
         let authorization = if secret.is_empty() {
             None
         } else {
@@ -72,6 +75,7 @@ impl HttpTransport {
         Some(Self {
             client,
             authorization,
+            via,
             lost: Arc::default(),
         })
     }
@@ -85,7 +89,8 @@ impl Transport for HttpTransport {
         request: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let url = format!("{}{RAFT_PATH}", member.address.trim_end_matches('/'));
+        let address = self.via.get(&node).unwrap_or(&member.address);
+        let url = format!("{}{RAFT_PATH}", address.trim_end_matches('/'));
         let mut headers = HeaderMap::new();
         let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
         headers.insert(VOTER, meant);

@@ -13,7 +13,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidemark_protocol::Node;
 use tidemark_protocol::cell::{
     CELL_PATH, CellRefusal, CellRefusalCode, JOIN_PATH, REMOVE_PATH, TRANSFER_PATH,
 };
@@ -99,7 +98,9 @@ fn refused(primary: &Primary, refusal: &CellRefusal) -> Response {
     let body = serde_json::to_vec(refusal).expect("plain fields");
     let mut response = (status, [(CONTENT_TYPE, "application/json")], body).into_response();
     if refusal.code == CellRefusalCode::NotLeader
-        && let Some(Ok(leader)) = primary.upstream().map(HeaderValue::try_from)
+        && let Some(Ok(leader)) = primary
+            .other_leader()
+            .map(|leader| HeaderValue::try_from(leader.address))
     {
         let name = HeaderName::from_static(LEADER);
         response.headers_mut().insert(name, leader);

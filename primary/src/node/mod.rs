@@ -25,6 +25,7 @@ use tidemark_protocol::{
 
 pub(crate) use self::admin::timestamp;
 use crate::cell::Primary;
+use crate::consensus::Leader;
 use crate::pipeline::not_leading;
 
 /// How long to stay away when no majority can be reached.
@@ -157,12 +158,9 @@ impl Node for Primary {
     }
 
     fn upstream(&self) -> Option<String> {
-        // A leader that has been silent for longer than an election takes is none any more.
-        if self.serves() || self.contact.patience().is_zero() {
-            return None;
-        }
-        let leader = self.consensus.leadership().borrow().leader.clone()?;
-        (leader.node != self.config.node).then_some(leader.address)
+        let leader = self.other_leader()?;
+        let way = self.config.via.get(&leader.node);
+        Some(way.cloned().unwrap_or(leader.address))
     }
 
     fn patience(&self) -> Duration {
@@ -182,6 +180,16 @@ impl Node for Primary {
 }
 
 impl Primary {
+    /// Who leads instead of this node, under the address that the cell knows.
+    pub(crate) fn other_leader(&self) -> Option<Leader> {
+        // A leader that has been silent for longer than an election takes is none any more.
+        if self.serves() || self.contact.patience().is_zero() {
+            return None;
+        }
+        let leader = self.consensus.leadership().borrow().leader.clone()?;
+        (leader.node != self.config.node).then_some(leader)
+    }
+
     /// What to do with a request that needs a leader, which this node is not.
     fn elsewhere(&self) -> Result<Executed, Failure> {
         if self.upstream().is_some() {
