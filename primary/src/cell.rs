@@ -86,6 +86,9 @@ pub enum PrimaryError {
     /// The catalogue could not be written or read.
     #[error("the catalogue: {0}")]
     Catalogue(String),
+    /// The note that this node joins a cell.
+    #[error("read or write the file joining")]
+    Joining(#[source] std::io::Error),
     /// This node cannot be part of its cell.
     #[error(transparent)]
     Members(Arc<MembersError>),
@@ -495,7 +498,7 @@ impl Primary {
                 params: settings,
             },
         ];
-        let members = self.consensus.shim_members().members;
+        let members = self.consensus.members().members;
         statements.extend(first_members(&members, &self.timestamp()));
         let written = self.write_catalogue(statements, None, term).await;
         written

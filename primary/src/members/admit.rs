@@ -20,9 +20,8 @@ use tidemark_protocol::{NodeId, Term};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
-use super::shim::ChangeError;
 use crate::cell::Primary;
-use crate::consensus::Member;
+use crate::consensus::{Member, MembersError as ChangeError};
 
 /// Voters of a cell at most.
 const VOTERS_MAX: usize = 5;
@@ -73,7 +72,7 @@ impl Primary {
             tracing::info!(node = %request.node, url = request.url, "a node joins the cell");
             let added = self
                 .consensus
-                .shim_add_learner(request.node, member, CHANGE_WAIT);
+                .add_learner(request.node, member, CHANGE_WAIT);
             added.await.map_err(|error| refusal(&error))?;
             return Ok(JoinAnswer {
                 state: JoinState::Learner,
@@ -167,8 +166,9 @@ impl Primary {
     }
 
     async fn transfer_to(&self, to: Option<NodeId>) -> Result<NodeId, CellRefusal> {
-        let transferred = self.consensus.shim_transfer(to, TRANSFER_WAIT).await;
-        transferred.map_err(|error| refusal(&error))
+        let transferred = self.consensus.transfer(to, TRANSFER_WAIT).await;
+        let leader = transferred.map_err(|error| refusal(&error))?;
+        Ok(leader.node)
     }
 
     /// The leader cannot go and lead: it hands over, and whoever asked asks its successor.
@@ -183,10 +183,7 @@ impl Primary {
 
     async fn change(&self, add: Option<NodeId>, remove: Option<NodeId>) -> Result<(), CellRefusal> {
         let (add, remove) = (BTreeSet::from_iter(add), BTreeSet::from_iter(remove));
-        let changed = self
-            .consensus
-            .shim_change_voters(add, remove, CHANGE_WAIT)
-            .await;
+        let changed = self.consensus.change_voters(add, remove, CHANGE_WAIT).await;
         changed.map_err(|error| refusal(&error))
     }
 
@@ -302,5 +299,15 @@ async fn to_the_end<A: Send + 'static>(
 }
 
 fn refusal(error: &ChangeError) -> CellRefusal {
-    CellRefusal::new(CellRefusalCode::Internal, error.to_string())
+    let code = match error {
+        ChangeError::NotLeader { .. } => CellRefusalCode::NotLeader,
+        ChangeError::UnderWay => CellRefusalCode::Changing,
+        ChangeError::UnknownNode { .. } => CellRefusalCode::NoMember,
+        ChangeError::OtherMember { .. } => CellRefusalCode::IdUsed,
+        ChangeError::NobodyElse => CellRefusalCode::LastVoter,
+        ChangeError::NoQuorum { .. } | ChangeError::Unknown | ChangeError::Stopped => {
+            CellRefusalCode::TimedOut
+        }
+    };
+    CellRefusal::new(code, error.to_string())
 }

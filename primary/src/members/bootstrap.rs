@@ -70,7 +70,7 @@ impl Primary {
             let missing: Vec<_> = others
                 .filter(|node| *node != here.node && !answers.contains_key(node))
                 .collect();
-            if missing != waited_for || round % ROUNDS_SILENT == 0 {
+            if missing != waited_for || round.is_multiple_of(ROUNDS_SILENT) {
                 let names = missing.iter().map(ToString::to_string);
                 let missing = names.collect::<Vec<_>>().join(" ");
                 tracing::info!(%missing, "the cell has yet to begin: all first voters are needed once");
@@ -116,14 +116,14 @@ impl Primary {
             match self.members.peers.introduction(url).await {
                 Ok(answer) if answer.node == voter.node => Some((voter.node, answer)),
                 Ok(answer) => {
-                    if round % ROUNDS_SILENT == 0 {
+                    if round.is_multiple_of(ROUNDS_SILENT) {
                         let (expected, got) = (voter.node, answer.node);
                         tracing::warn!(url, %expected, %got, "another node answers for a voter");
                     }
                     None
                 }
                 Err(error) => {
-                    if error.stranger() && round % ROUNDS_SILENT == 0 {
+                    if error.stranger() && round.is_multiple_of(ROUNDS_SILENT) {
                         tracing::warn!(%error, "a voter has another cluster secret");
                     }
                     None

@@ -1,5 +1,7 @@
 //! Why a node cannot be part of its cell.
 
+use std::path::PathBuf;
+
 use tidemark_protocol::cell::{CellRefusal, CellVoter};
 use tidemark_protocol::{Incarnation, NodeId};
 
@@ -58,6 +60,12 @@ pub enum MembersError {
         /// Why.
         #[source]
         refusal: CellRefusal,
+    },
+    /// It was started without what it was made for.
+    #[error("'{}' was made to join a cell and has not yet: start it with join, or on another directory", directory.display())]
+    JoinForgotten {
+        /// The node's directory.
+        directory: PathBuf,
     },
     /// This node's own consensus.
     #[error("the cell cannot begin: {reason}")]

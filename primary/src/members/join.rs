@@ -45,7 +45,7 @@ impl Primary {
                     return Ok(());
                 }
                 Ok(answer) => {
-                    if told != Some(answer) && (told.is_none() || ask % 4 == 0) {
+                    if told != Some(answer) && (told.is_none() || ask.is_multiple_of(4)) {
                         tracing::info!(cell = url, behind = answer.behind, "joining the cell");
                         told = Some(answer);
                     }
@@ -59,7 +59,7 @@ impl Primary {
                 }
                 Err(error) => {
                     debug_assert!(error.passes());
-                    if ask % ASKS_SILENT == 0 {
+                    if ask.is_multiple_of(ASKS_SILENT) {
                         tracing::info!(%error, "the cell does not take this node in yet");
                     }
                     let leader = match error {
@@ -79,7 +79,7 @@ impl Primary {
     /// Whether this node votes, as far as its own log knows.
     fn votes(&self) -> bool {
         let this = self.config.node;
-        let members = self.consensus.shim_members();
+        let members = self.consensus.members();
         let mut voters = members.members.iter().filter(|member| member.voter);
         voters.any(|member| member.node == this)
     }

@@ -30,7 +30,6 @@ mod peers;
 mod record;
 mod retire;
 mod routes;
-mod shim;
 mod status;
 mod watch;
 
@@ -43,12 +42,17 @@ use tokio::sync::{Mutex, watch as channel};
 use crate::cell::{Primary, PrimaryError};
 use crate::config::PrimaryConfig;
 use crate::consensus::Member;
+use crate::files;
 
 pub use self::error::MembersError;
 pub(crate) use self::record::first_members;
 pub(crate) use self::routes::routes;
 
 use self::peers::Peers;
+
+/// In the directory of a node that joins a cell, from before it asks.
+const JOINING_FILE: &str = "joining";
+const JOINING_TEXT: &[u8] = b"This node was made to join a cell. It begins none of its own.\n";
 
 /// What a node needs to deal with the others of its cell.
 #[derive(Debug)]
@@ -96,8 +100,11 @@ impl Members {
 impl Primary {
     /// Begins the cell, finds it or joins it. Whatever needs others goes on in the background.
     pub(crate) async fn enter_the_cell(self: &Arc<Self>) -> Result<(), PrimaryError> {
-        if !self.consensus.is_initialized().await? && self.alone() {
-            self.consensus.initialize(vec![self.this_member()]).await?;
+        if !self.consensus.is_initialized().await? {
+            self.remember_joining()?;
+            if self.alone() {
+                self.consensus.initialize(vec![self.this_member()]).await?;
+            }
         }
         let primary = Arc::clone(self);
         self.keep(tokio::spawn(async move {
@@ -110,6 +117,22 @@ impl Primary {
                 Err(error) => primary.members.give_up(error),
             }
         }));
+        Ok(())
+    }
+
+    /// A directory that was made to join must never begin a cell of its own, whatever a later start says: the
+    /// other cell may know it by now.
+    fn remember_joining(&self) -> Result<(), PrimaryError> {
+        let path = self.config.directory.join(JOINING_FILE);
+        if self.config.join.is_some() {
+            return files::replace(&path, JOINING_TEXT).map_err(PrimaryError::Joining);
+        }
+        if path.try_exists().map_err(PrimaryError::Joining)? {
+            let error = MembersError::JoinForgotten {
+                directory: self.config.directory.clone(),
+            };
+            return Err(PrimaryError::Members(Arc::new(error)));
+        }
         Ok(())
     }
 
@@ -127,7 +150,7 @@ impl Primary {
             ..
         } = &self.config;
         let member = Member {
-            address: advertise.clone(),
+            address: advertise.trim_end_matches('/').to_owned(),
             incarnation: *incarnation,
         };
         (*node, member)

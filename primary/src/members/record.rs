@@ -5,10 +5,10 @@
 //! node, and `left_at` before it lacks the node.
 
 use tidemark_protocol::cell::{CellRefusal, CellRefusalCode, JoinRequest};
-use tidemark_protocol::{Failure, FailureKind, NodeId, Statement, Term, Value};
+use tidemark_protocol::{Failure, NodeId, Statement, Term, Value};
 
-use super::shim::MemberStatus;
 use crate::cell::Primary;
+use crate::consensus::MemberStatus;
 
 const INSERT: &str = "INSERT INTO members(node, incarnation, url, joined_at) VALUES (?, ?, ?, ?)";
 const LEAVE: &str =
@@ -92,13 +92,11 @@ impl Primary {
 }
 
 fn not_recorded(failure: &Failure) -> CellRefusal {
-    let code = match failure.kind {
-        // Asked again, it finds out what became of it.
-        FailureKind::Unknown
-        | FailureKind::Deadline
-        | FailureKind::Unavailable
-        | FailureKind::Overloaded => CellRefusalCode::TimedOut,
-        _ => CellRefusalCode::Internal,
+    // Asked again, it finds out what became of it.
+    let code = if failure.kind.retryable() {
+        CellRefusalCode::TimedOut
+    } else {
+        CellRefusalCode::Internal
     };
     CellRefusal::new(code, format!("the members' record: {failure}"))
 }

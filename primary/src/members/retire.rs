@@ -42,10 +42,10 @@ impl Primary {
         if timeout(IN_FLIGHT_WAIT, self.finished()).await.is_err() {
             tracing::warn!("writes are in flight still: their clients may learn of no outcome");
         }
-        match self.consensus.shim_transfer(None, TRANSFER_WAIT).await {
+        match self.consensus.transfer(None, TRANSFER_WAIT).await {
             Ok(leader) => {
                 let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(%leader, took_ms, "leadership handed over");
+                tracing::info!(leader = %leader.node, took_ms, "leadership handed over");
             }
             Err(error) => tracing::warn!(%error, "leadership was not handed over"),
         }
@@ -53,7 +53,7 @@ impl Primary {
 
     /// Elected in spite of it, this node has somebody else lead.
     pub(crate) async fn decline(&self) {
-        if let Err(error) = self.consensus.shim_transfer(None, TRANSFER_WAIT).await {
+        if let Err(error) = self.consensus.transfer(None, TRANSFER_WAIT).await {
             tracing::warn!(%error, "leadership was not handed over");
         }
     }

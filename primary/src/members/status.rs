@@ -16,7 +16,7 @@ impl Primary {
             term: leadership.term,
             leader: leadership.leader.map(|leader| leader.node),
             members: self.cell_members(),
-            changing: self.consensus.shim_members().changing,
+            changing: self.consensus.members().changing,
             committed: index(metrics.committed),
             applied: index(metrics.applied),
             log_bytes: metrics.log_bytes,
@@ -43,7 +43,7 @@ impl Primary {
     pub(super) fn cell_members(&self) -> Vec<CellMember> {
         let appended = self.consensus.metrics().appended;
         let leads = self.consensus.leadership().borrow().leading;
-        let members = self.consensus.shim_members().members.into_iter();
+        let members = self.consensus.members().members.into_iter();
         let mut members: Vec<_> = members
             .map(|member| {
                 let matched = member.matched.map(|LogIndex(index)| index);

@@ -29,9 +29,9 @@ impl Primary {
             if self.serving.borrow().is_some() {
                 continue;
             }
-            let members = self.consensus.shim_members().members;
+            let members = self.consensus.members().members;
             let listed = members.iter().any(|member| member.node == self.config.node);
-            if listed && look % LOOKS_PER_QUESTION != 0 {
+            if listed && !look.is_multiple_of(LOOKS_PER_QUESTION) {
                 continue;
             }
             if let Err(error) = self.ask_whether_listed().await {
@@ -70,7 +70,7 @@ impl Primary {
     pub(super) fn others(&self) -> Vec<(NodeId, String)> {
         let leader = self.consensus.leadership().borrow().leader.clone();
         let leader = leader.map(|leader| leader.node);
-        let members = self.consensus.shim_members().members;
+        let members = self.consensus.members().members;
         let others = members.into_iter().filter(|m| m.node != self.config.node);
         let mut others: Vec<_> = others
             .map(|member| {
