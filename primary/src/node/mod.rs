@@ -148,7 +148,7 @@ impl Node for Primary {
             node: self.config.node,
             role: Role::Primary,
             region: self.config.region.clone(),
-            leading: self.serves(),
+            leading: self.serves() && self.contact.is_fresh(),
             term: leadership.term,
             primary_url: leadership.leader.map(|leader| leader.address),
             databases: databases.collect(),
