@@ -12,9 +12,12 @@ use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
 
 use crate::PROGRAM;
 
+mod cut;
 mod five;
 mod kill;
+mod majority;
 mod pause;
+mod storm;
 
 /// The variable that says how often a fault is repeated.
 const ROUNDS: &str = "TIDEMARK_ROUNDS";
