@@ -464,7 +464,13 @@ impl RaftLogReader<Cell> for LogStore {
         start: u64,
         end: u64,
     ) -> io::Result<Vec<CellEntry>> {
-        self.read(start, end, ReadBound::Batch)
+        let mut entries = self.read(start, end, ReadBound::Batch)?;
+        // Purged while a follower's stream was about to end. Nothing is better than a gap, which the
+        // follower would take for the log.
+        if entries.first().is_some_and(|first| first.index() != start) {
+            entries.clear();
+        }
+        Ok(entries)
     }
 
     /// What is applied after a long absence need not all be in memory at once.
@@ -479,10 +485,18 @@ impl RaftLogReader<Cell> for LogStore {
         let (start, end) = half_open(&range);
         let batches = stream::try_unfold(start, move |start| {
             let batch = store.read(start, end, ReadBound::Batch);
-            std::future::ready(batch.map(|batch| {
-                let next = batch.last()?.index() + 1;
-                Some((batch, next))
-            }))
+            let batch = batch.and_then(|batch| match (batch.first(), batch.last()) {
+                (Some(first), _) if first.index() != start => {
+                    let got = first.index();
+                    Err(damaged(format!("the log goes on at {got}, not at {start}")))
+                }
+                (Some(_), Some(last)) => {
+                    let next = last.index() + 1;
+                    Ok(Some((batch, next)))
+                }
+                _ => Ok(None),
+            });
+            std::future::ready(batch)
         });
         batches.flat_map(|batch| match batch {
             Ok(entries) => stream::iter(entries.into_iter().map(Ok).collect::<Vec<_>>()),

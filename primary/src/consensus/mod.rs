@@ -74,4 +74,6 @@ pub(crate) use member::Member;
 pub(crate) use members::{MemberStatus, Members, MembersError};
 #[cfg(test)]
 pub(crate) use network::NoTransport;
+#[cfg(test)]
+pub(crate) use tests::{close_fence, depose};
 pub(crate) use network::{Transport, TransportError};

@@ -13,3 +13,4 @@ mod voters;
 mod wires;
 
 pub(super) use harness::transaction;
+pub(crate) use harness::{close_fence, depose};

@@ -22,6 +22,8 @@
 
 mod line;
 mod remembered;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use line::{Line, Written, shut_down};

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use openraft::raft::VoteRequest;
 use tidemark_protocol::{
     DatabaseId, Epoch, Incarnation, NodeId, PAGE_SIZE, PageNo, Position, Seq, StateChecksum, Term,
     Transaction, TransactionBuilder, TransactionHeader,
 };
 use tokio::sync::{oneshot, watch};
 
+use crate::consensus::cell::{CellVote, CommittedLeaderId, LogId};
+use crate::consensus::wire::{Answer, Request};
 use crate::consensus::*;
 
 /// Longest that anything here may take.
@@ -173,6 +176,27 @@ pub(super) async fn propose(consensus: &Consensus, term: Term, command: Command)
         .await
         .unwrap()
         .unwrap()
+}
+
+/// Nothing of an earlier term is let in any more, as if a newer one had been heard of.
+pub(crate) fn close_fence(consensus: &Consensus, newer: Term) {
+    consensus.fence().observe(newer);
+}
+
+/// Lets the only voter of a cell give its vote to another candidate in `term`. It goes on in a later one.
+pub(crate) async fn depose(consensus: &Consensus, term: Term) {
+    let log_id = |index| LogId::new(CommittedLeaderId::new(term.0), index);
+    let request = Request::Vote(VoteRequest {
+        vote: CellVote::new(term.0, 77),
+        last_log_id: Some(log_id(u64::MAX / 2)),
+        leadership_transfer: true,
+    });
+    let answer = consensus.answer(&request.encode().unwrap()).await.unwrap();
+    let answer = Answer::decode(&answer).unwrap();
+    let Answer::Vote(vote) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(vote.vote_granted, "{vote:?}");
 }
 
 #[track_caller]

@@ -279,3 +279,17 @@ async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
     assert_eq!(log.purged().unwrap(), Some(at(1, 0)));
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries[1..]);
 }
+
+/// A follower's stream that is about to end may still ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_purged_entry_is_not_read_in_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = store(directory.path());
+    append(&mut log, (0..6).map(|index| entry(1, index)).collect()).await;
+    log.purge(at(1, 2)).await.unwrap();
+    assert_eq!(log.limited_get_log_entries(1, 6).await.unwrap(), []);
+    let rest = log.limited_get_log_entries(3, 6).await.unwrap();
+    assert_eq!(rest, (3..6).map(|i| entry(1, i)).collect::<Vec<_>>());
+    let applied: Vec<_> = log.entries_stream(1..6).await.collect().await;
+    assert!(matches!(&applied[..], [Err(_)]), "{applied:?}");
+}

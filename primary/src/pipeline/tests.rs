@@ -1,0 +1,250 @@
+//! What cannot be provoked from outside: a leadership that ends at a certain moment, and a log with what only a
+//! deposed leader would write.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tidemark_engine::Threads;
+use tidemark_protocol::env::{Clock, Random};
+use tidemark_protocol::node::CreateDatabase;
+use tidemark_protocol::render::{RowShape, ValueForm};
+use tidemark_protocol::{
+    DatabaseId, Execute, FailureKind, Incarnation, Node, NodeId, OnMiss, Position, ReadContract,
+    Seq, Statement, Term, Transaction,
+};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
+
+use super::Line;
+use crate::cell::{Environment, Primary, PrimaryError};
+use crate::config::PrimaryConfig;
+use crate::consensus::{Command, Proposed, close_fence, depose};
+use crate::ship::recent::After;
+
+/// Longest that anything here may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+const TABLE: &str = "CREATE TABLE t(n)";
+const INSERT: &str = "INSERT INTO t VALUES (1)";
+
+struct OnTokio(Handle);
+
+impl Threads for OnTokio {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        self.0.spawn_blocking(job);
+    }
+}
+
+/// Time stands still, and all who draw lots draw the same.
+#[derive(Default)]
+struct Fixed(AtomicU64);
+
+impl Clock for Fixed {
+    fn unix_ms(&self) -> u64 {
+        1_000_000
+    }
+}
+
+impl Random for Fixed {
+    fn bytes16(&self) -> [u8; 16] {
+        let drawn = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        (u128::from(drawn) << 64 | u128::from(drawn)).to_le_bytes()
+    }
+}
+
+/// A cell of one on `directory`, once nobody else holds that and it serves.
+async fn start(directory: &Path) -> Arc<Primary> {
+    let started = async {
+        loop {
+            match try_start(directory).await {
+                Ok(primary) => break primary,
+                Err(_held) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let primary = tokio::time::timeout(DEADLINE, started).await.unwrap();
+    let serving = tokio::time::timeout(DEADLINE, primary.wait_until_serving());
+    serving.await.unwrap();
+    primary
+}
+
+async fn try_start(directory: &Path) -> Result<Arc<Primary>, PrimaryError> {
+    let config = PrimaryConfig::new(
+        directory.to_owned(),
+        NodeId(1),
+        Incarnation(1),
+        "ENAM".parse().unwrap(),
+        "http://127.0.0.1:1".to_owned(),
+    );
+    let environment = Environment {
+        threads: Arc::new(OnTokio(Handle::current())),
+        clock: Arc::new(Fixed::default()),
+        random: Arc::new(Fixed::default()),
+    };
+    let mut registry = Registry::default();
+    Primary::start(config, environment, &mut registry).await
+}
+
+async fn database(primary: &Primary) -> Arc<Line> {
+    let create = CreateDatabase {
+        name: "orders".to_owned(),
+        primary_location_hint: None,
+        jurisdiction: None,
+        replicated: true,
+        request: None,
+    };
+    let created = primary.create(create).await.unwrap();
+    primary.line(created.uuid).await.unwrap()
+}
+
+fn request(database: DatabaseId, sql: &str) -> Execute {
+    Execute {
+        database,
+        statements: vec![Statement {
+            sql: sql.to_owned(),
+            params: vec![],
+        }],
+        request: None,
+        read: ReadContract::Primary,
+        deadline: DEADLINE,
+        on_miss: OnMiss::Error,
+        shape: RowShape::Arrays.into(),
+        form: ValueForm::Exact,
+    }
+}
+
+async fn write(line: &Arc<Line>, sql: &str, term: Term) -> Result<Position, FailureKind> {
+    let written = line.write(request(line.id(), sql), Seq::ZERO, term).await;
+    written.map(|w| w.position).map_err(|failure| failure.kind)
+}
+
+/// The term in which it serves, later than `before`.
+async fn serving_after(primary: &Primary, before: Term) -> Term {
+    let mut serving = primary.serving.subscribe();
+    let later = serving.wait_for(|term| term.is_some_and(|term| term > before));
+    let later = tokio::time::timeout(DEADLINE, later)
+        .await
+        .unwrap()
+        .unwrap();
+    later.unwrap()
+}
+
+/// A sequence number names one proposal: whoever has seen a refused one in a bookmark, or in an answer that
+/// never left, must not take another for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sequence_number_of_a_refused_write_is_not_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    let before = write(&line, TABLE, term).await.unwrap();
+
+    // It still believes to lead, executes, and is refused by the log.
+    let newer = Term(term.0 + 1);
+    close_fence(&primary.consensus, newer);
+    let refused = write(&line, INSERT, term).await;
+    assert_eq!(refused, Err(FailureKind::Unavailable));
+    assert!(line.drained().await);
+    assert_eq!(line.database().position(), Some(before));
+
+    depose(&primary.consensus, newer).await;
+    let later = serving_after(&primary, term).await;
+    let after = write(&line, INSERT, later).await.unwrap();
+    let refused = before.seq.0 + 1;
+    assert!(after.seq.0 > refused, "{before}, refused, {after}");
+    let rows = write(&line, "DELETE FROM t", later).await.unwrap();
+    assert!(rows.seq > after.seq);
+    assert!(primary.verify(line.id()).await.unwrap().intact);
+    primary.stop().await;
+}
+
+/// What was let in under one leadership and waits for its turn is not done under another, however soon the
+/// same node leads again: what it was told about the database may not hold any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_let_in_under_an_older_term_is_refused_under_a_newer_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    let before = write(&line, TABLE, term).await.unwrap();
+
+    depose(&primary.consensus, Term(term.0 + 1)).await;
+    let later = serving_after(&primary, term).await;
+    assert_eq!(later, Term(term.0 + 2), "another could have led in between");
+    let stale = write(&line, INSERT, term).await;
+    assert_eq!(stale, Err(FailureKind::Unavailable));
+    let nothing = write(&line, "DELETE FROM t WHERE n = 7", later).await;
+    assert_eq!(nothing, Ok(before), "nothing happened");
+    primary.stop().await;
+}
+
+/// What three writes to a new database leave in the log: from one to the next.
+async fn chain_of_three(directory: &Path) -> (Vec<Transaction>, Vec<Position>) {
+    let primary = start(directory).await;
+    let line = database(&primary).await;
+    let base = line.database().position().unwrap();
+    let term = serving_after(&primary, Term(0)).await;
+    let mut positions = vec![base];
+    for sql in [TABLE, INSERT, INSERT] {
+        positions.push(write(&line, sql, term).await.unwrap());
+    }
+    let recent = &primary.context.recent;
+    let After::Transactions(chain) = recent.after(line.id(), base, usize::MAX) else {
+        panic!("they have just been written");
+    };
+    primary.stop().await;
+    (chain, positions)
+}
+
+async fn propose(primary: &Primary, term: Term, transaction: &Transaction) {
+    let (done, outcome) = oneshot::channel();
+    let command = Command::Transaction(transaction.clone());
+    let done = move |proposed| done.send(proposed).unwrap();
+    primary.consensus.propose(term, command, done);
+    let outcome = tokio::time::timeout(DEADLINE, outcome).await.unwrap();
+    assert!(matches!(outcome, Ok(Proposed::Committed { .. })));
+}
+
+/// The third transaction is in the log before the second: it was built on one that was refused, whose retry
+/// then led to the very same state. It changed nothing when it came. After a crash the log repeats all three
+/// to files at whose position the third would fit.
+#[test]
+fn refused_transaction_that_the_log_repeats_is_refused_again() {
+    let (twin, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = Runtime::new().unwrap();
+    let (chain, positions) = runtime.block_on(chain_of_three(twin.path()));
+    let [first, second, third] = &chain[..] else {
+        panic!("{} transactions", chain.len());
+    };
+    let reached = positions[2];
+    runtime.block_on(async {
+        let primary = start(directory.path()).await;
+        let line = database(&primary).await;
+        assert_eq!(line.id(), first.header().database, "the twin drew the same");
+        let term = serving_after(&primary, Term(0)).await;
+        for transaction in [first, third, second] {
+            propose(&primary, term, transaction).await;
+        }
+        assert!(line.drained().await);
+        assert_eq!(line.database().position(), Some(reached));
+    });
+    // A crash: nobody persists.
+    runtime.shutdown_background();
+
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let primary = start(directory.path()).await;
+        let line = primary.line(first.header().database).await.unwrap();
+        assert!(line.drained().await);
+        assert_eq!(line.database().position(), Some(reached));
+        assert!(primary.verify(line.id()).await.unwrap().intact);
+        let term = serving_after(&primary, Term(0)).await;
+        let next = write(&line, INSERT, term).await.unwrap();
+        assert!(next.seq > reached.seq);
+        primary.stop().await;
+    });
+}
