@@ -4,10 +4,14 @@ mod bad_input;
 mod catch_up;
 mod cell;
 mod chinook;
+mod d1;
 mod dev;
+mod disk;
+mod failover;
 mod faults;
 mod first_steps;
 mod kill;
+mod members;
 mod same_files;
 mod sqlite3;
 
