@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidemark_tests::Cluster;
 
 use crate::load::{self, Request, Round, post};
+use crate::median::median;
 use crate::server::{Empty, cpu_seconds, node_program};
 
 const ROWS: u64 = 50_000;
@@ -105,10 +106,4 @@ fn figures_of(round: &Round, cpu_seconds: f64) -> [f64; 4] {
         round.micros.value_at_quantile(0.99) as f64,
         cpu_seconds * 1e6 / requests,
     ]
-}
-
-fn median(rounds: &[[f64; 4]], figure: usize) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(|round| round[figure]).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

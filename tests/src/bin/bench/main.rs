@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- http
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- cell
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- lag
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
 //! ```
@@ -10,10 +11,12 @@
 //! as processes of their own; their CPU time is the kernel's account of them.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // its purpose; and it may fail loudly
 
+mod cell;
 mod empty;
 mod http;
 mod lag;
 mod load;
+mod median;
 mod server;
 
 use std::time::Duration;
@@ -44,6 +47,22 @@ enum What {
         /// Only workloads whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
+    },
+    /// Durable updates through the leader of cells of several sizes: rate, latency, and what each update costs
+    /// every voter. Rounds alternate between the cells, all of which run throughout.
+    Cell {
+        /// Seconds per round.
+        #[arg(long, default_value = "2")]
+        seconds: f64,
+        /// Rounds per line; medians are printed.
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+        /// Sizes of cells. The others are compared with the first.
+        #[arg(long, value_delimiter = ',', default_value = "1,3")]
+        voters: Vec<usize>,
+        /// Connections, one table row per cell each.
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+        connections: Vec<u64>,
     },
     /// From the answer of a write at the primary until it is readable at a replica, beyond the one-way delay.
     Lag {
@@ -78,6 +97,20 @@ async fn main() -> anyhow::Result<()> {
                 rounds,
                 &connections,
                 &only,
+            )
+            .await
+        }
+        What::Cell {
+            seconds,
+            rounds,
+            voters,
+            connections,
+        } => {
+            cell::run(
+                Duration::from_secs_f64(seconds),
+                rounds,
+                &voters,
+                &connections,
             )
             .await
         }

@@ -63,6 +63,15 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok(ticks / 100.0)
 }
 
+/// Bytes that a process has written to files so far, whether they reached a disk yet or not.
+pub(crate) fn written_bytes(pid: u32) -> anyhow::Result<f64> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let figure = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(figure.unwrap_or("0").parse()?)
+}
+
 /// Resident memory of a process, in MiB.
 pub(crate) fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
