@@ -204,7 +204,6 @@ fn presence(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
 
 /// The order of places does not contradict the order in time.
 fn real_time(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
-    let committed = |write: &&Write| matches!(write.fate, Fate::Committed(_));
     let writes: HashMap<_, _> = history
         .writes
         .iter()
@@ -225,7 +224,9 @@ fn real_time(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
             });
         }
         // When an unknown one took effect nobody can say.
-        if committed(&write) && first_answered.is_none_or(|first| write.returned < first.returned) {
+        if matches!(write.fate, Fate::Committed(_))
+            && first_answered.is_none_or(|first| write.returned < first.returned)
+        {
             first_answered = Some(write);
         }
     }

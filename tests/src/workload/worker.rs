@@ -177,13 +177,13 @@ fn bookmark(answers: &Answers) -> Bookmark {
 }
 
 fn rows(answers: &Answers) -> Vec<Entry> {
-    let whole = |value: &Value| match value {
-        Value::Integer(number) => u64::try_from(*number).expect("none is negative"),
-        other => panic!("a read returned {other:?}"),
-    };
-    let entry = |row: &Vec<Value>| Entry {
-        place: whole(&row[0]),
-        value: whole(&row[1]),
+    let whole = |number: i64| u64::try_from(number).expect("none is negative");
+    let entry = |row: &Vec<Value>| match row[..] {
+        [Value::Integer(place), Value::Integer(value)] => Entry {
+            place: whole(place),
+            value: whole(value),
+        },
+        _ => panic!("a read returned {row:?}"),
     };
     answers.results[0].rows.iter().map(entry).collect()
 }
