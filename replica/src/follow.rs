@@ -35,6 +35,7 @@ use crate::config::Environment;
 use crate::copy::Item;
 use crate::core::Core;
 use crate::lost::Lost;
+use crate::node::SUCCESSOR_WAIT;
 use crate::outbox::Outbox;
 use crate::progress::{Counted, Progress};
 
@@ -45,6 +46,8 @@ const HEARTBEATS_MISSED_MAX: u32 = 3;
 
 /// Longest pause while there are several nodes to look at: one of them leads as soon as they agree.
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(300);
+/// The same as long as a successor is expected.
+const SUCCESSOR_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 type Socket = WebSocketStream<Counted>;
 
@@ -76,8 +79,8 @@ impl Follower {
     /// Follows until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let config = &self.core.config;
-        let sources = &self.core.sources;
-        let backoff_max = if sources.several() {
+        let several = self.core.sources.several();
+        let backoff_max = if several {
             config.backoff_max.min(SEARCH_PAUSE_MAX)
         } else {
             config.backoff_max
@@ -89,7 +92,10 @@ impl Follower {
                 () = stop.cancelled() => return,
             };
             self.core.metrics().disconnect(lost.reason());
-            let pause = backoff.pause(&*self.environment.random);
+            let mut pause = backoff.pause(&*self.environment.random);
+            if several && self.core.alone_for() < SUCCESSOR_WAIT {
+                pause = pause.min(SUCCESSOR_PAUSE_MAX);
+            }
             let reason = with_causes(&lost);
             tracing::warn!(
                 upstream = self.core.sources.now().url,

@@ -22,7 +22,7 @@ use crate::replica::Replica;
 /// Time for opening a database that sleeps.
 const WAKE_WAIT: Duration = Duration::from_secs(10);
 /// Time in which a cell that has lost its leader should have another, and this replica have found it.
-const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
 /// The position of a copy that has none.
 const NOWHERE: Position = Position {
     epoch: Epoch(0),
