@@ -93,15 +93,20 @@ impl Primary {
                 line.note_write(&request.statements);
                 Ok(None)
             }
-            Err(failure) => match failure.kind {
-                FailureKind::Sql if may_be_the_states_fault(request, wanted, &failure) => Ok(None),
-                FailureKind::Damaged | FailureKind::Internal => {
-                    let database = request.database;
-                    tracing::warn!(%database, %failure, "this node's copy cannot be read");
-                    Ok(None)
+            Err(failure) if failure.kind == FailureKind::Sql => {
+                if may_be_the_states_fault(request, wanted, &failure) {
+                    return Ok(None);
                 }
-                _ => Err(failure),
-            },
+                Err(failure)
+            }
+            Err(failure)
+                if matches!(failure.kind, FailureKind::Damaged | FailureKind::Internal) =>
+            {
+                let database = request.database;
+                tracing::warn!(%database, %failure, "this node's copy cannot be read");
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
         }
     }
 
