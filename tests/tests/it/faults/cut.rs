@@ -4,7 +4,7 @@
 //! A direction that is cut lets no new connection come about, as TCP has it; what flows over one that is
 //! there goes on in the other direction until somebody's deadline passes.
 
-use tidemark_tests::{Layout, Ways};
+use tidemark_tests::{Layout, Ways, wait};
 
 use super::{PATIENCE, PROGRESS, at_work, rounds};
 
@@ -33,6 +33,12 @@ async fn check(test: &str, leads: bool, cut: fn(&Ways, usize)) {
             cell.successor(leader).await;
         }
         workload.progress(PROGRESS, PATIENCE).await;
+        let alone = cell.voters[at].api();
+        wait::until("the one that is cut off notices", PATIENCE, async || {
+            let ready = alone.get("/ready").await;
+            ready.is_ok_and(|reply| reply.status == 503).then_some(())
+        })
+        .await;
         cell.ways.heal();
         workload.progress(PROGRESS, PATIENCE).await;
     }
