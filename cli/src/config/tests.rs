@@ -225,3 +225,36 @@ fn base_urls_are_told_from_others() {
         assert!(!is_base_url(bad), "{bad}");
     }
 }
+
+#[test]
+fn node_begins_a_cell_or_joins_one() {
+    let join = [
+        "--join",
+        "http://a:1",
+        "--replace",
+        "3",
+        "--via",
+        "2=http://b:2",
+    ];
+    let config = Config::load(None, flags(&join), Role::Primary).unwrap();
+    assert_eq!(config.join.as_deref(), Some("http://a:1"));
+    assert_eq!(config.replace, Some(NodeId(3)));
+    assert_eq!(config.via, ["2=http://b:2".parse().unwrap()]);
+
+    let both = [&join[..], &["--voter", "1=http://a:1", "--node-id", "1"]].concat();
+    let found = problems(&both, Role::Primary);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("join: is set to 'http://a:1', and first voters"));
+    let alone = problems(&["--replace", "3"], Role::Primary);
+    assert!(alone[0].starts_with("replace: is set to 0000000000000003, but join is not"));
+    let replica = problems(
+        &[&join[..], &["--upstream", "http://a"]].concat(),
+        Role::Replica,
+    );
+    assert_eq!(replica.len(), 3, "{replica:?}");
+    let path = problems(&["--join", "http://a/b"], Role::Primary);
+    assert!(
+        path[0].starts_with("join: 'http://a/b' is not of the form"),
+        "{path:?}"
+    );
+}
