@@ -15,6 +15,7 @@ use crate::PROGRAM;
 mod cut;
 mod five;
 mod kill;
+mod large;
 mod majority;
 mod pause;
 mod storm;
