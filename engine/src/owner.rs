@@ -29,6 +29,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -683,7 +684,10 @@ impl Owner {
 
     fn poison(&mut self, error: EngineError) -> EngineError {
         tracing::error!(database = %self.shared.id, %error, "database closed to writes");
-        self.poison.get_or_insert_with(|| error.to_string());
+        self.poison.get_or_insert_with(|| {
+            let causes = std::iter::successors(error.source(), |&cause| cause.source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        });
         error
     }
 

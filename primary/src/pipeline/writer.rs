@@ -614,6 +614,10 @@ fn execute_failure(error: ExecuteError, deadline: Duration) -> Failure {
         ExecuteError::Sql(error) => Failure::new(FailureKind::Sql, error.to_string()),
         ExecuteError::Answer(limit) => Failure::new(FailureKind::TooLarge, limit.to_string()),
         ExecuteError::Deadline => crate::node::deadline(deadline),
+        // The process is about to end; another voter, or its next start, will do it.
+        error @ ExecuteError::Storage(EngineError::Poisoned { .. }) => {
+            Failure::new(FailureKind::Unavailable, error.to_string()).retry_after(SOON)
+        }
         error @ ExecuteError::TooLarge { .. } => {
             Failure::new(FailureKind::TooLarge, error.to_string())
         }
