@@ -89,9 +89,10 @@ impl Leader {
                 Err((error, leader)) => {
                     let handed_over = leader.is_some();
                     self.next.extend(leader);
-                    last = match error {
-                        CellError::Refused(refusal) => CellError::Late(refusal),
-                        other => other,
+                    last = if let CellError::Refused(refusal) = error {
+                        CellError::Late(refusal)
+                    } else {
+                        error
                     };
                     if handed_over {
                         sleep(AGAIN).await;

@@ -26,7 +26,7 @@ use tidemark_protocol::{
 pub(crate) use self::admin::timestamp;
 use crate::cell::Primary;
 use crate::consensus::Leader;
-use crate::pipeline::not_leading;
+use crate::pipeline::{not_leading, shut_down};
 
 /// How long to stay away when no majority can be reached.
 const OUTAGE_WAIT: Duration = Duration::from_secs(1);
@@ -168,6 +168,10 @@ impl Node for Primary {
     }
 
     fn ready(&self) -> Result<(), Failure> {
+        if self.is_retiring() {
+            // Served to the end all the same: this tells balancers to send no more.
+            return Err(shut_down());
+        }
         // A leader without a majority may have been replaced, and does not know what there is by now. A
         // follower hands on, for which it has to know what there is.
         let leads = self.serves() && self.contact.is_fresh();
