@@ -42,7 +42,7 @@ pub enum Executed {
     /// Done here.
     Answer(Answer),
     /// This node cannot or should not do it; nothing happened. Send the request, as it came, to the
-    /// primary. Only a replica says so.
+    /// primary. Only a node that does not lead says so.
     Forward,
 }
 

@@ -15,8 +15,8 @@ use crate::cell::{COUNT, INSERT, database};
 use crate::harness::{named, request, rows};
 use crate::voters::{Cell, eventually};
 
-/// Far less than an election, far more than a look at a clock.
-const PROMPT: Duration = Duration::from_millis(500);
+/// Less than a request waits for an election, and far less than its own deadline.
+const PROMPT: Duration = Duration::from_millis(1500);
 
 fn row(n: i64) -> [Value; 2] {
     [Value::Integer(0), Value::Integer(n)]
