@@ -322,3 +322,31 @@ async fn leadership_is_handed_to_the_voter_that_was_named() {
         text(&nobody)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_node_goes_on_after_a_restart_and_begins_no_cell_of_its_own() {
+    let mut cell = Growing::new(PROGRAM);
+    cell.add(1);
+    cell.join(2, 1, None);
+    wait::soon("it finds nobody to ask", async || {
+        let waits = cell
+            .node(2)
+            .log()
+            .contains("does not take this node in yet");
+        waits.then_some(())
+    })
+    .await;
+    cell.node(2).kill();
+    // Somebody forgets what it was made for.
+    cell.tell(2, &[]);
+    cell.node(2).start();
+    let (ended, log) = cell.end(2).await;
+    assert!(!ended.success());
+    assert!(log.contains("was made to join a cell"), "{log}");
+
+    let url = cell.url(1);
+    cell.tell(2, &["--join", &url]);
+    cell.node(2).start();
+    cell.node(1).start();
+    cell.has_voters(&[1, 2]).await;
+}
