@@ -6,11 +6,12 @@
 //! - `machine`: where the committed log meets the databases, and the fence between;
 //! - `consensus`: openraft and the log on disk, behind types of our own;
 //! - `install`: how a voter that the log no longer reaches takes over a peer's state;
-//! - `transport`: how voters reach each other;
+//! - `transport`, `append_socket`: how voters reach each other;
 //! - `members`: how the cell begins, who is in it, and how leadership is handed over;
 //! - `ship`: how replicas get what was committed;
 //! - `cell`: a voter's life from recovery to a graceful stop.
 
+mod append_socket;
 mod cell;
 mod chain;
 mod config;

@@ -16,6 +16,7 @@ use tidemark_protocol::headers::LEADER;
 use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use tokio::time::timeout;
 
+use crate::append_socket::{self, APPEND_PATH};
 use crate::cell::Primary;
 use crate::consensus::AnswerError;
 use crate::install;
@@ -37,6 +38,7 @@ impl Primary {
         Router::new()
             .route(STREAM_PATH, get(stream))
             .route(RAFT_PATH, post(raft))
+            .route(APPEND_PATH, get(appends))
             .merge(members::routes())
             .merge(install::routes())
             .with_state(Arc::clone(self))
@@ -116,6 +118,34 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
         Err(error @ AnswerError::Stopped) => {
             (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
         }
+    }
+}
+
+/// Another voter's appends.
+async fn appends(
+    State(primary): State<Arc<Primary>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    if !knows_secret(&headers, &primary.config.cluster_secret) {
+        return (
+            StatusCode::UNAUTHORIZED,
+            "the cluster secret is missing or wrong",
+        )
+            .into_response();
+    }
+    if let Err(misdirected) = meant_for(&primary, &headers) {
+        return misdirected.into_response();
+    }
+    match upgrade {
+        Ok(upgrade) => {
+            let consensus = primary.consensus.clone();
+            upgrade
+                .max_message_size(MESSAGE_BYTES_MAX)
+                .max_frame_size(MESSAGE_BYTES_MAX)
+                .on_upgrade(move |socket| append_socket::serve(consensus, socket))
+        }
+        Err(rejection) => rejection.into_response(),
     }
 }
 

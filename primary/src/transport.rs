@@ -1,13 +1,10 @@
 //! How voters reach each other: their messages as HTTP requests on kept connections.
 //!
 //! `POST /tidemark/v1/raft` takes one message and answers one. The request names the voter it is meant for
-//! and which incarnation of it, and carries the cluster secret. Connections are kept and made anew by the HTTP client; a voter that
-//! cannot be reached is logged when that begins and when it ends, not at every try.
+//! and which incarnation of it, and carries the cluster secret. Connections are kept and made anew by the HTTP
+//! client; a voter that cannot be reached is logged when that begins and when it ends, not at every try.
 //!
-//! One append is on its way per follower: the next is sent when that is answered. Meanwhile committed
-//! entries gather and go together, so throughput hardly suffers; a write that has just missed an append
-//! waits for up to one more round trip and flush. `stream_append` over one framed connection would save
-//! that; with voters in one region it is not worth it yet.
+//! Appends have a connection of their own, `GET /tidemark/v1/raft/append`: see [`crate::append_socket`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +16,10 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tidemark_protocol::NodeId;
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 
-use crate::consensus::{Member, Transport, TransportError};
+use tokio::time::timeout;
+
+use crate::append_socket;
+use crate::consensus::{Channel, Member, Transport, TransportError};
 
 /// Where voters talk to each other.
 pub const RAFT_PATH: &str = "/tidemark/v1/raft";
@@ -30,7 +30,7 @@ pub(crate) const INCARNATION: &str = "tidemark-incarnation";
 /// Largest message: the largest transaction, or several small ones, and what is around them.
 pub(crate) const MESSAGE_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + (8 << 20);
 /// Largest answer. All are a few dozen bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Time for a connection to come about, in one region.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Shorter than a server waits for the next request on a kept connection.
@@ -81,16 +81,15 @@ impl HttpTransport {
     }
 }
 
-impl Transport for HttpTransport {
-    fn call(
-        &self,
-        node: NodeId,
-        member: &Member,
-        request: Bytes,
-        within: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+impl HttpTransport {
+    /// Base URL by which the voter is reached from here.
+    fn way(&self, node: NodeId, member: &Member) -> String {
         let address = self.via.get(&node).unwrap_or(&member.address);
-        let url = format!("{}{RAFT_PATH}", address.trim_end_matches('/'));
+        address.trim_end_matches('/').to_owned()
+    }
+
+    /// Who this is meant for, and that it comes from a voter.
+    fn headers(&self, node: NodeId, member: &Member) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
         headers.insert(VOTER, meant);
@@ -99,6 +98,42 @@ impl Transport for HttpTransport {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
+        headers
+    }
+}
+
+impl Transport for HttpTransport {
+    fn open(
+        &self,
+        node: NodeId,
+        member: &Member,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Channel, TransportError>> {
+        let (way, headers) = (self.way(node, member), self.headers(node, member));
+        let lost = Arc::clone(&self.lost);
+        let address = member.address.clone();
+        Box::pin(async move {
+            let opened = timeout(within, append_socket::open(&way, headers)).await;
+            let opened = opened.unwrap_or_else(|late| Err(late.to_string()));
+            let opened = opened.map_err(|reason| TransportError {
+                node,
+                address,
+                reason,
+            });
+            lost.note(node, opened.as_ref().err());
+            opened
+        })
+    }
+
+    fn call(
+        &self,
+        node: NodeId,
+        member: &Member,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let url = format!("{}{RAFT_PATH}", self.way(node, member));
+        let headers = self.headers(node, member);
         let request = self
             .client
             .post(url)

@@ -132,7 +132,10 @@ impl Consensus {
     pub(crate) fn has_other_voters(&self) -> bool {
         let server = self.inner.raft.server_metrics();
         let server = server.borrow_watched();
-        server.membership_config.voter_ids().any(|id| id != server.id)
+        server
+            .membership_config
+            .voter_ids()
+            .any(|id| id != server.id)
     }
 
     /// The nodes of the cell. A node that does not lead may be behind.

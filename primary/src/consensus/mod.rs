@@ -32,6 +32,7 @@
 //! and the one built on top of it accepted a moment later in the same term. Only the chain check in
 //! [`Machine::apply`] (base equals current position) sees that.
 
+mod appending;
 mod applied;
 mod budget;
 mod cell;
@@ -61,6 +62,7 @@ mod state_machine;
 mod tests;
 mod wire;
 
+pub(crate) use appending::{Channel, IN_FLIGHT_COUNT_MAX};
 pub(crate) use command::Command;
 pub(crate) use completion::{Proposed, Refusal};
 pub(crate) use config::{ConsensusConfig, LOG_BYTES_KEPT, LOG_ENTRIES_KEPT, LOG_SEGMENT_BYTES};
@@ -74,6 +76,6 @@ pub(crate) use member::Member;
 pub(crate) use members::{MemberStatus, Members, MembersError};
 #[cfg(test)]
 pub(crate) use network::NoTransport;
+pub(crate) use network::{Transport, TransportError};
 #[cfg(test)]
 pub(crate) use tests::{close_fence, depose};
-pub(crate) use network::{Transport, TransportError};

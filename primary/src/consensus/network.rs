@@ -3,8 +3,7 @@
 //! openraft asks for a client per peer; a [`Transport`] carries its messages as bytes, and the peer passes
 //! them to [`super::Consensus::answer`].
 //!
-//! One append is on its way per follower. Overlapping them is the transport's to add, with
-//! `stream_append`, once a cell's network is slower than its disks.
+//! Appends go over a connection of their own, see [`super::appending`]; everything else as single requests.
 
 use std::fmt;
 use std::future::Future;
@@ -13,25 +12,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidemark_protocol::NodeId;
 use tokio::time::{sleep, timeout};
 
 use super::Member;
+use super::appending::{Channel, Session};
 use super::cell::{Cell, CellSnapshot, CellVote};
 use super::snapshot::{Content, Receipt};
 use super::wire::{Answer, Request};
 
 /// Time for entries to be sent, flushed and answered: a follower's disk may hesitate for longer than a
 /// heartbeat takes, and sending the same again would not help it.
-const APPEND_WAIT: Duration = Duration::from_secs(2);
+pub(super) const APPEND_WAIT: Duration = Duration::from_secs(2);
 /// Slowest network between voters for which large transactions are provided, in bytes a millisecond.
 const BYTES_PER_MS_MIN: usize = 8 << 10;
 /// Pause before the first question whether a state is installed. Later ones double it,
@@ -49,6 +51,14 @@ pub(crate) trait Transport: Send + Sync + 'static {
         request: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
+
+    /// Opens a connection for appends to the voter `node`, to this incarnation of it and no other.
+    fn open(
+        &self,
+        node: NodeId,
+        member: &Member,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Channel, TransportError>>;
 }
 
 /// A voter was not reached, or did not answer in time. It may have acted on the message.
@@ -77,15 +87,32 @@ impl Transport for NoTransport {
         _request: Bytes,
         _within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        Box::pin(std::future::ready(Err(Self::error(node, member))))
+    }
+
+    fn open(
+        &self,
+        node: NodeId,
+        member: &Member,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<Channel, TransportError>> {
+        Box::pin(std::future::ready(Err(Self::error(node, member))))
+    }
+}
+
+#[cfg(test)]
+impl NoTransport {
+    fn error(node: NodeId, member: &Member) -> TransportError {
         let reason = "this node has no transport".to_owned();
-        let error = TransportError {
+        TransportError {
             node,
             address: member.address.clone(),
             reason,
-        };
-        Box::pin(std::future::ready(Err(error)))
+        }
     }
 }
+
+type Appends<'a> = BoxStream<'a, Result<StreamAppendResult<Cell>, RPCError<Cell>>>;
 
 /// Makes a client per peer.
 #[derive(Clone)]
@@ -95,9 +122,11 @@ pub(super) struct Network {
 
 /// A client of one peer.
 pub(super) struct Peer {
-    transport: Arc<dyn Transport>,
-    node: NodeId,
-    member: Member,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) node: NodeId,
+    pub(super) member: Member,
+    /// Left by the last session of appends that ended in order.
+    pub(super) channel: Option<Channel>,
 }
 
 impl Network {
@@ -110,8 +139,8 @@ impl Peer {
     async fn ask(&self, request: &Request, option: &RPCOption) -> Result<Answer, RPCError<Cell>> {
         let bytes = request.encode().map_err(|error| self.unreachable(&error))?;
         let within = match request {
-            Request::Append(append) if !append.entries.is_empty() => sending(&bytes),
-            Request::Snapshot { .. } => sending(&bytes),
+            Request::Append(append) if !append.entries.is_empty() => sending(bytes.len()),
+            Request::Snapshot { .. } => sending(bytes.len()),
             Request::Append(_) | Request::Vote(_) | Request::PreVote(_) | Request::Transfer(_) => {
                 option.hard_ttl()
             }
@@ -130,7 +159,7 @@ impl Peer {
     }
 
     /// A backoff follows: nothing here gets better by asking again at once.
-    fn unreachable(&self, reason: &dyn fmt::Display) -> Unreachable<Cell> {
+    pub(super) fn unreachable(&self, reason: &dyn fmt::Display) -> Unreachable<Cell> {
         Unreachable::from_string(format!("{self:?}: {reason}"))
     }
 
@@ -157,6 +186,7 @@ impl fmt::Debug for Peer {
             node,
             member,
             transport: _,
+            channel: _,
         } = self;
         write!(f, "Peer({node} at {})", member.address)
     }
@@ -171,6 +201,7 @@ impl RaftNetworkFactory<Cell> for Network {
             transport,
             node: NodeId(target),
             member: member.clone(),
+            channel: None,
         }
     }
 }
@@ -187,6 +218,19 @@ impl RaftNetworkV2<Cell> for Peer {
             Answer::Append(answer) => Ok(answer),
             Answer::Vote(_) | Answer::Snapshot(_) | Answer::Transfer { .. } => self.confused(),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<Appends<'s>, RPCError<Cell>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Cell>> + OptionalSend + Unpin + 'static,
+    {
+        let answers = Session::new(self, input).answers();
+        let answers: Appends<'s> = Box::pin(answers);
+        Box::pin(std::future::ready(Ok(answers)))
     }
 
     async fn vote(
@@ -239,7 +283,7 @@ impl RaftNetworkV2<Cell> for Peer {
         let mut cancel = pin!(cancel);
         let mut pause = SNAPSHOT_PAUSE_MIN;
         loop {
-            let ask = self.exchange(request.clone(), sending(&request));
+            let ask = self.exchange(request.clone(), sending(request.len()));
             let answer = tokio::select! {
                 closed = &mut cancel => return Err(closed.into()),
                 answer = ask => answer?,
@@ -265,7 +309,7 @@ impl RaftNetworkV2<Cell> for Peer {
 }
 
 /// Time for so many bytes to be sent, dealt with and answered.
-fn sending(bytes: &Bytes) -> Duration {
-    let sending_ms = u64::try_from(bytes.len() / BYTES_PER_MS_MIN).unwrap_or(u64::MAX);
+pub(super) fn sending(bytes: usize) -> Duration {
+    let sending_ms = u64::try_from(bytes / BYTES_PER_MS_MIN).unwrap_or(u64::MAX);
     APPEND_WAIT.saturating_add(Duration::from_millis(sending_ms))
 }

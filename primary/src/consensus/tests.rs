@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod appending;
 mod harness;
 mod log;
 mod members;

@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
 use tidemark_protocol::{NodeId, Term};
+use tokio::sync::{mpsc, watch};
 
 use super::harness::*;
 use crate::consensus::*;
@@ -20,6 +24,10 @@ pub(super) struct Wires(pub(super) Arc<Wired>);
 pub(super) struct Wired {
     pub(super) voters: Mutex<BTreeMap<NodeId, Consensus>>,
     pub(super) cut_off: Mutex<BTreeSet<NodeId>>,
+    /// Answers to appends wait until this is over.
+    pub(super) hold_answers: watch::Sender<bool>,
+    /// Appends that have arrived over connections, heartbeats not among them.
+    pub(super) appends: AtomicU64,
 }
 
 /// One voter's end of the wires.
@@ -65,7 +73,55 @@ impl Wires {
     }
 }
 
+impl End {
+    fn reach(&self, node: NodeId, member: &Member) -> Result<Consensus, TransportError> {
+        let voter = self.wires.reach(self.node, node);
+        let voter = voter.filter(|voter| voter.incarnation() == member.incarnation);
+        voter.ok_or_else(|| TransportError {
+            node,
+            address: member.address.clone(),
+            reason: "cut".to_owned(),
+        })
+    }
+}
+
 impl Transport for End {
+    fn open(
+        &self,
+        node: NodeId,
+        member: &Member,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<Channel, TransportError>> {
+        let voter = match self.reach(node, member) {
+            Ok(voter) => voter,
+            Err(cut) => return Box::pin(std::future::ready(Err(cut))),
+        };
+        let (requests, incoming) = mpsc::channel(IN_FLIGHT_COUNT_MAX);
+        let (outgoing, answers) = mpsc::channel(IN_FLIGHT_COUNT_MAX);
+        let (from, wires) = (self.node, self.wires.clone());
+        let incoming = stream::unfold(incoming, move |mut incoming| {
+            let wires = wires.clone();
+            async move {
+                let message: Bytes = incoming.recv().await?;
+                wires.reach(from, node)?;
+                wires.0.appends.fetch_add(1, Ordering::Relaxed);
+                Some((message, incoming))
+            }
+        });
+        let wires = self.wires.clone();
+        tokio::spawn(async move {
+            let mut appended = pin!(voter.answer_appends(incoming));
+            let mut held = wires.0.hold_answers.subscribe();
+            while let Some(Ok(answer)) = appended.next().await {
+                held.wait_for(|held| !held).await.unwrap();
+                if wires.reach(node, from).is_none() || outgoing.send(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Box::pin(std::future::ready(Ok(Channel { requests, answers })))
+    }
+
     fn call(
         &self,
         node: NodeId,
