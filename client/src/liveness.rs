@@ -10,7 +10,9 @@ use tokio::time::sleep;
 
 use crate::client::Client;
 
-/// Silence before a sign of life is asked for, time for it to come, and the pause before the next.
+/// Silence before a sign of life is asked for, and the pause before the next.
+const SILENCE: Duration = Duration::from_millis(500);
+/// Time for it to come: a round trip around the world, and a connection.
 const LIFE_WAIT: Duration = Duration::from_secs(1);
 
 impl Client {
@@ -21,7 +23,7 @@ impl Client {
         }
         let url = format!("{}/health", self.node_url(node));
         loop {
-            sleep(LIFE_WAIT).await;
+            sleep(SILENCE).await;
             // Any answer is one, and it needs no token.
             let question = self.http().get(&url).timeout(LIFE_WAIT);
             if question.send().await.is_err() {

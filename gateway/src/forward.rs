@@ -52,9 +52,10 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const LATENESS_MAX: Duration = Duration::from_secs(2);
 /// Longest silence within an answer.
 const SILENCE_MAX: Duration = DEADLINE_MAX.saturating_add(LATENESS_MAX);
-/// How often to make sure of a node that leads no more while it still works on a request, and how long it may
-/// take to say that it lives.
-const LIFE_WAIT: Duration = Duration::from_secs(1);
+/// How often to look whether the node that works on a request still leads.
+const LOOK_WAIT: Duration = Duration::from_millis(200);
+/// How long one that does not may take to say that it lives: a round trip around the world, and a connection.
+const LIFE_WAIT: Duration = Duration::from_millis(800);
 /// How long to wait before trying again when nobody leads: an election takes about a second.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
 
@@ -202,7 +203,7 @@ impl Forwarder {
     async fn lost<N: Node>(&self, node: &N, upstream: &str) {
         let url = format!("{}/health", upstream.trim_end_matches('/'));
         loop {
-            sleep(LIFE_WAIT).await;
+            sleep(LOOK_WAIT).await;
             if node.upstream().as_deref() == Some(upstream) {
                 continue;
             }
