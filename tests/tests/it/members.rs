@@ -2,6 +2,7 @@
 //!
 //! What is at stake: a voter that forgot what it promised must not vote again; a change of the voters, or a
 //! graceful stop, must neither lose an acknowledged write nor fail one.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
