@@ -64,7 +64,7 @@ impl Faults {
             .tempdir()
             .expect("make a temporary directory");
         let faults = Self { directory };
-        let (pipes, from_start) = (faults.pipes(), faults.from_start());
+        let (pipes, from_start) = (faults.pipes(), faults.fault_file());
         let script = format!(
             "#!/bin/sh\n\
              export TIDEMARK_CHECKPOINT_EVERY={checkpoint_every}\n\
@@ -99,7 +99,7 @@ impl Faults {
     /// Whether processes that are started from now on find the disk failing, and how.
     pub fn fail_from_start(&self, fault: Option<(Call, Errno)>) {
         let text = fault.map_or_else(String::new, |(call, error)| command(call, error));
-        std::fs::write(self.from_start(), text).expect("write the fault");
+        std::fs::write(self.fault_file(), text).expect("write the fault");
     }
 
     fn script(&self) -> PathBuf {
@@ -110,7 +110,7 @@ impl Faults {
         self.directory.path().join("pipe")
     }
 
-    fn from_start(&self) -> PathBuf {
+    fn fault_file(&self) -> PathBuf {
         self.directory.path().join("from-start")
     }
 }

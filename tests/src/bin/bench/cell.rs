@@ -119,8 +119,8 @@ async fn round(
     let of_leader = |what| spent(leader, what);
     let of_a_follower = |what| {
         let followers = (0..cell.voters.len()).filter(|at| *at != leader);
-        let all: Vec<f64> = followers.map(|at| spent(at, what)).collect();
-        all.iter().sum::<f64>() / all.len().max(1) as f64
+        let sum = followers.fold(0.0, |sum, at| sum + spent(at, what));
+        sum / cell.voters.len().saturating_sub(1).max(1) as f64
     };
     let cpu_us: fn(&Account) -> f64 = |account| account.cpu_seconds * 1e6;
     let fsyncs: fn(&Account) -> f64 = |account| account.log_fsyncs;
