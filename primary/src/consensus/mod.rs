@@ -49,7 +49,6 @@ mod log_store;
 mod log_tail;
 mod machine;
 mod member;
-#[allow(dead_code)]
 mod members;
 mod network;
 mod parts;
@@ -72,8 +71,7 @@ pub(crate) use handle::Consensus;
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
 pub(crate) use member::Member;
-#[allow(unused_imports)]
-pub(crate) use members::{MemberStatus, Members, MembersError};
+pub(crate) use members::{MemberStatus, MembersError};
 #[cfg(test)]
 pub(crate) use network::NoTransport;
 pub(crate) use network::{Transport, TransportError};

@@ -10,6 +10,7 @@ mod log;
 mod members;
 mod parts;
 mod snapshot;
+mod terms;
 mod voters;
 mod wires;
 
