@@ -16,7 +16,7 @@ pub struct Summary {
     reads: [usize; 3],
     /// Failed tries by reason.
     refusals: BTreeMap<String, usize>,
-    /// Per fault of a leader: from its last acknowledgement to the first of another node. `None` where
+    /// Per fault of a leader: from the last acknowledgement before to the first of another node after it. `None` where
     /// nobody followed before the next.
     gaps: Vec<Option<Duration>>,
 }
@@ -82,11 +82,12 @@ fn gaps(history: &History) -> Vec<Option<Duration>> {
         let (first, _) = answers.iter().find(|(returned, node)| {
             *returned > fault.at && *node != leader && next.is_none_or(|next| *returned < next.at)
         })?;
-        let last = answers
-            .iter()
-            .rev()
-            .find(|(returned, node)| returned < first && *node == leader);
-        Some(*first - last.map_or(fault.at, |(returned, _)| *returned))
+        // Whoever gave it: a leader may fall before it has answered anything.
+        let before = answers.iter().rev();
+        let last = before
+            .map(|(returned, _)| returned)
+            .find(|returned| *returned < first);
+        Some(*first - *last.unwrap_or(&fault.at))
     };
     faults
         .iter()
@@ -115,10 +116,13 @@ impl fmt::Display for Summary {
         )?;
         let sorted = self.gaps();
         if let (Some(middle), Some(longest)) = (sorted.get(sorted.len() / 2), sorted.last()) {
+            let changes = sorted.len();
+            let number = gaps.iter().position(|gap| gap.as_ref() == Some(longest));
+            let number = number.map_or(0, |index| index + 1);
             write!(
                 f,
-                "; {} changes of leader, last acknowledgement to first of the successor: p50 {middle:.2?}, max {longest:.2?}",
-                sorted.len()
+                "; {changes} changes of leader, last acknowledgement to first of the successor: \
+                 p50 {middle:.2?}, max {longest:.2?} (at fault {number} of a leader)",
             )?;
         }
         let without = gaps.len() - sorted.len();
@@ -166,14 +170,22 @@ mod tests {
                 answer(21, "1"),
                 answer(900, "2"),
                 answer(950, "2"),
+                answer(1800, "3"),
             ],
-            faults: vec![fault(20, "1"), fault(960, "2")],
+            // The second to last leads for the second time, and falls before it has answered anything.
+            faults: vec![
+                fault(20, "1"),
+                fault(960, "2"),
+                fault(970, "1"),
+                fault(2000, "3"),
+            ],
             ..History::default()
         };
         let summary = Summary::of(&history);
-        assert_eq!(summary.gaps, [Some(Duration::from_millis(879)), None]);
+        let gaps = [Some(879), None, Some(850), None];
+        assert_eq!(summary.gaps, gaps.map(|gap| gap.map(Duration::from_millis)));
         let text = summary.to_string();
-        assert!(text.contains("4 committed"), "{text}");
-        assert!(text.contains("1 leaders without a successor"), "{text}");
+        assert!(text.contains("5 committed"), "{text}");
+        assert!(text.contains("2 leaders without a successor"), "{text}");
     }
 }
