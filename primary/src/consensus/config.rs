@@ -14,7 +14,8 @@ pub(crate) const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 pub(crate) const LOG_BYTES_KEPT: u64 = 1 << 30;
 const ENTRY_BYTES_MAX: usize = 4 << 20;
-const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
+// One of the largest transactions, and half as much of others: it must not need to be alone.
+const IN_FLIGHT_BYTES_MAX: u64 = 96 << 20;
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
 // A follower stands after a whole lease (the longest election) and then its own timeout: 0.9 s to 1.2 s
@@ -49,7 +50,7 @@ pub(crate) struct ConsensusConfig {
     pub(crate) log_bytes_kept: u64,
     /// Largest entry of the log, in bytes. A larger command travels in parts. Default 4 MiB.
     pub(crate) entry_bytes_max: usize,
-    /// Proposals without an outcome, in bytes; more are refused. Default 32 MiB.
+    /// Proposals without an outcome, in bytes; more are refused. Default 96 MiB.
     pub(crate) in_flight_bytes_max: u64,
     /// Proposals without an outcome, in number; more are refused. Default 16,384.
     pub(crate) in_flight_count_max: u64,

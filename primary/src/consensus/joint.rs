@@ -126,7 +126,7 @@ mod tests {
             }
         }
         let told: Vec<_> = told.iter().collect();
-        assert_eq!(told, [expected.clone()], "{outcomes:?}");
+        assert_eq!(told, std::slice::from_ref(expected), "{outcomes:?}");
     }
 
     #[test]

@@ -159,6 +159,7 @@ async fn sequence_number_of_a_refused_write_is_not_used_again() {
     let rows = write(&line, "DELETE FROM t", later).await.unwrap();
     assert!(rows.seq > after.seq);
     assert!(primary.verify(line.id()).await.unwrap().intact);
+    drop(line);
     primary.stop().await;
 }
 
@@ -179,6 +180,7 @@ async fn write_let_in_under_an_older_term_is_refused_under_a_newer_one() {
     assert_eq!(stale, Err(FailureKind::Unavailable));
     let nothing = write(&line, "DELETE FROM t WHERE n = 7", later).await;
     assert_eq!(nothing, Ok(before), "nothing happened");
+    drop(line);
     primary.stop().await;
 }
 
@@ -196,6 +198,7 @@ async fn chain_of_three(directory: &Path) -> (Vec<Transaction>, Vec<Position>) {
     let After::Transactions(chain) = recent.after(line.id(), base, usize::MAX) else {
         panic!("they have just been written");
     };
+    drop(line);
     primary.stop().await;
     (chain, positions)
 }
@@ -245,6 +248,7 @@ fn refused_transaction_that_the_log_repeats_is_refused_again() {
         let term = serving_after(&primary, Term(0)).await;
         let next = write(&line, INSERT, term).await.unwrap();
         assert!(next.seq > reached.seq);
+        drop(line);
         primary.stop().await;
     });
 }

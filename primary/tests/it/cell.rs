@@ -224,3 +224,27 @@ async fn tail_that_no_majority_has_is_discarded_whole_and_its_retry_counts() {
     assert_eq!(rows(&count), json!([[4]]));
     cell.settled().await;
 }
+
+/// It needs no place in the log: nothing but a question to the others keeps a leader that may be deposed from
+/// answering it.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_that_changes_nothing_is_not_answered_without_a_majority() {
+    let cell = Cell::start().await;
+    let db = database(&cell).await;
+    let nothing = request(db, "DELETE FROM t WHERE n = 7", &[]);
+    cell.run(nothing.clone()).await;
+    let followers = cell.followers().await;
+    let (_, leader) = cell.leader().await;
+    for (node, primary) in followers {
+        drop(primary);
+        cell.kill(node);
+    }
+    // While it still believes to lead, and later.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        let mut hurried = nothing.clone();
+        hurried.deadline = Duration::from_millis(300);
+        let answer = leader.execute(hurried).await;
+        assert!(!matches!(answer, Ok(Executed::Answer(_))), "{answer:?}");
+    }
+}
