@@ -68,6 +68,8 @@ impl<N: Node> Gateway<N> {
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
         let counted = self.handles.metrics.begin(route);
+        // Handlers around a node's futures nest deeper than the compiler is ready to follow.
+        let work = Box::pin(work);
         let admitted = async {
             self.tokens.check(head)?;
             let _place = self.gate.enter()?;
