@@ -278,7 +278,10 @@ impl Databases {
                 .newest()
                 .is_some_and(|newest| !copy.position().reached(&newest));
         }
-        if !self.closed(&[directory.clone()], READERS_WAIT).await {
+        if !self
+            .closed(std::slice::from_ref(&directory), READERS_WAIT)
+            .await
+        {
             let waited = READERS_WAIT;
             // What is committed from now on has no place to go to.
             self.context.give_up(format!(

@@ -14,8 +14,8 @@ mod tests;
 pub use account::{ACCOUNT, Account, Membership, TokenStatus, User};
 pub use binding::{parse_binding, write_binding_failure};
 pub use database::{
-    CreateBody, Database, DatabaseSummary, EditBody, NAME_BYTES_MAX, ReadReplication, ReplicationMode,
-    check_name,
+    CreateBody, Database, DatabaseSummary, EditBody, NAME_BYTES_MAX, ReadReplication,
+    ReplicationMode, check_name,
 };
 pub use envelope::{
     ENVELOPE_HEAD, ENVELOPE_TAIL, Envelope, ErrorItem, Meta, ResultInfo, StatementResult, Timings,

@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn segments_keep_their_bytes_and_other_files_are_left_alone() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let bytes: Vec<u8> = (0..STEP_BYTES + 4321).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..251).cycle().take(STEP_BYTES + 4321).collect();
         let files = [
             (name(0), bytes.clone()),
             (name(77), bytes),

@@ -1,6 +1,6 @@
 //! The receiving side: one database from a peer, into a new file beside the old one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl Fetcher {
             return Ok(None);
         };
         let (to, pieces) = mpsc::channel(PIECES_AHEAD);
-        let building = on_thread(threads, move || build(database, directory, old, pieces));
+        let building = on_thread(threads, move || build(database, &directory, old, pieces));
         let (received, built) = tokio::join!(receive(database, response, to), building);
         // What the disk says goes before that nobody took any more pieces.
         let image = built??;
@@ -179,7 +179,7 @@ async fn receive(
 /// Writes the pieces. `None` if they ended too early.
 fn build(
     database: DatabaseId,
-    directory: PathBuf,
+    directory: &Path,
     old: Old,
     mut pieces: mpsc::Receiver<Piece>,
 ) -> Result<Option<Image>, InstallError> {
@@ -201,7 +201,7 @@ fn build(
             }) if of == database => {
                 let old = old.take().ok_or_else(|| unexpected(&"second beginning"))?;
                 assembly = Some(Assembly::begin(
-                    database, &directory, old, position, page_count,
+                    database, directory, old, position, page_count,
                 )?);
             }
             Piece::Message(SourceMessage::Pages {
@@ -217,7 +217,7 @@ fn build(
             }
             Piece::Message(message) => return Err(unexpected(&message)),
             Piece::Requests(table) => {
-                let kept = keep_fetched(&directory, &table)
+                let kept = keep_fetched(directory, &table)
                     .map_err(|source| InstallError::Files { database, source })?;
                 if !kept {
                     let bytes = table.len() as u64;

@@ -109,9 +109,9 @@ async fn a_proposal_is_refused_while_the_lease_is_old_and_the_next_accepted_in_t
                 leader.propose(term, command(seq), send);
                 seq += 1;
                 // One that was accepted has no outcome as long as the others are cut off.
-                match tokio::time::timeout(Duration::from_millis(10), answer).await {
-                    Ok(Ok(Proposed::Refused(refusal))) => break refusal,
-                    Ok(_) | Err(_) => {}
+                let answer = tokio::time::timeout(Duration::from_millis(10), answer).await;
+                if let Ok(Ok(Proposed::Refused(refusal))) = answer {
+                    break refusal;
                 }
             };
             wires.heal();

@@ -280,7 +280,7 @@ fn session_that_goes_back_is_found() {
         history.reads[3].session = Some(5);
         history.reads[3].returned = at(9);
     });
-    assert_eq!(reads, [back.clone()]);
+    assert_eq!(reads, std::slice::from_ref(&back));
     // From its own write to a read.
     let own = found(|history, _| {
         history.writes[2].session = Some(5);
