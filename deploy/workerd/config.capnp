@@ -1,8 +1,8 @@
 # A Worker whose D1 binding is a Tidemark cluster. Try it beside `tidemark dev` (see README.md):
 #
-#     npx workerd serve deploy/workerd/config.capnp
+#     npx workerd@1.20261117.1 serve deploy/workerd/config.capnp
 #
-# Nothing of the Worker knows: `env.DB` is the D1 that workerd has built in, and speaks to a node as to
+# The Worker needs to know nothing of it: `env.DB` is the D1 that workerd has built in, and speaks to a node as to
 # Cloudflare. Give each region's Workers the node of their region.
 
 using Workerd = import "/workerd/workerd.capnp";

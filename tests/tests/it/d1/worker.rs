@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tidemark_tests::{Api, Cluster, Place, Reply, free_ports, wait};
 
 use super::npm;
+use super::program::Group;
 use crate::PROGRAM;
 
 const WORKERD: &str = "1.20261117.1";
@@ -18,7 +19,7 @@ const DATABASE: &str = "sample";
 
 /// A running workerd.
 struct Worker {
-    process: Child,
+    process: Group,
     log: PathBuf,
     api: Api,
 }
@@ -28,19 +29,18 @@ impl Worker {
     async fn start(program: &Path, directory: &Path, port: u16, arguments: &[String]) -> Self {
         let log = directory.join(format!("log-{port}"));
         let output = File::create(&log).expect("make workerd's log");
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("serve")
             .args(arguments)
             .current_dir(directory)
-            .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a second handle of the log"))
-            .stderr(output)
-            .spawn()
-            .expect("start workerd");
+            .stderr(output);
+        let process = Group::start(&mut command).expect("start workerd");
         let api = Api::new(&format!("http://127.0.0.1:{port}"));
         let mut worker = Self { process, log, api };
         wait::soon("workerd listens", async || {
-            if let Some(status) = worker.process.try_wait().expect("look at a process") {
+            if let Some(status) = worker.process.ended() {
                 panic!("workerd ended with {status}");
             }
             let address = format!("127.0.0.1:{port}");
@@ -80,9 +80,6 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nobody left to tell.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             eprintln!("--- log of workerd ---\n{log}\n---");
@@ -98,7 +95,7 @@ fn deployed() -> PathBuf {
 /// cookie elsewhere too.
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_reads_its_own_writes_at_a_replica() {
-    let Some(workerd) = npm::workerd(WORKERD) else {
+    let Some(workerd) = npm::workerd(WORKERD).await else {
         return;
     };
     let places = [

@@ -1,15 +1,15 @@
 //! wrangler as it is, with nothing set but base URL, token and account: its commands for D1 work at any
 //! node of a cluster.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemark_tests::{Cluster, Place, wait};
 
 use super::npm;
+use super::program::{self, Ran};
 use crate::PROGRAM;
 
 const WRANGLER: &str = "4.164.0";
@@ -25,19 +25,13 @@ struct Wrangler {
     account: Option<&'static str>,
 }
 
-/// What a command came to.
-#[derive(Debug)]
-struct Ran {
-    success: bool,
-    out: String,
-    err: String,
-}
-
 impl Wrangler {
-    fn at(node: &tidemark_tests::Node) -> Option<Self> {
+    async fn at(node: &tidemark_tests::Node) -> Option<Self> {
         Some(Self {
-            node: npm::node()?,
-            program: npm::package("wrangler", WRANGLER)?.join("bin/wrangler.js"),
+            node: npm::node().await?,
+            program: npm::package("wrangler", WRANGLER)
+                .await?
+                .join("bin/wrangler.js"),
             directory: tempfile::tempdir().expect("make a temporary directory"),
             api: format!("{}/client/v4", node.url()),
             account: Some("acc"),
@@ -54,37 +48,27 @@ impl Wrangler {
             .arg(&self.program)
             .args(words)
             .current_dir(self.home())
-            .stdin(Stdio::null())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home())
+            .env("TMPDIR", self.home())
             .env("CI", "1")
             .env("NO_COLOR", "1")
             .env("WRANGLER_SEND_METRICS", "false")
+            // With the banner goes the search for a newer version: no test waits for the world outside.
+            .env("WRANGLER_HIDE_BANNER", "true")
             .env("CLOUDFLARE_API_BASE_URL", &self.api)
             .env("CLOUDFLARE_API_TOKEN", "any");
         if let Some(account) = self.account {
             command.env("CLOUDFLARE_ACCOUNT_ID", account);
         }
-        let (out, err) = (self.home().join("out"), self.home().join("err"));
-        let file = |path| File::create(path).expect("make a file for what wrangler prints");
-        command.stdout(file(&out)).stderr(file(&err));
-        let mut process = command.spawn().expect("run wrangler");
-        let ended = wait::until("wrangler ends", COMMAND_WAIT, async || {
-            process.try_wait().expect("look at a process")
-        });
-        let success = ended.await.success();
-        let text = |path| std::fs::read_to_string(path).expect("read what wrangler printed");
-        Ran {
-            success,
-            out: text(&out),
-            err: text(&err),
-        }
+        let ran = program::run(&mut command, COMMAND_WAIT).await;
+        ran.expect("run wrangler")
     }
 
     async fn ok(&self, words: &[&str]) -> String {
         let ran = self.run(words).await;
-        assert!(ran.success, "{words:?}: {}\n{}", ran.out, ran.err);
+        assert!(ran.success(), "{words:?}: {ran:?}");
         ran.out
     }
 
@@ -101,7 +85,7 @@ impl Wrangler {
 async fn wrangler_makes_asks_migrates_and_deletes_a_database() {
     let cluster = Cluster::start(PROGRAM, &[Place::at("APAC", Duration::from_millis(20))]).await;
     // The farthest node: what it cannot do itself it hands on.
-    let Some(wrangler) = Wrangler::at(&cluster.replicas[0]) else {
+    let Some(wrangler) = Wrangler::at(&cluster.replicas[0]).await else {
         return;
     };
     let out = wrangler
@@ -112,7 +96,7 @@ async fn wrangler_makes_asks_migrates_and_deletes_a_database() {
     assert!(out.contains(&uuid), "{out}");
     assert_eq!(list[0]["name"], "shop");
     let again = wrangler.run(&["d1", "create", "shop"]).await;
-    assert!(!again.success);
+    assert!(!again.success());
     assert!(again.err.contains("already exists"), "{again:?}");
 
     let sql = "CREATE TABLE t (a INTEGER, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, 'y'); \
@@ -124,7 +108,7 @@ async fn wrangler_makes_asks_migrates_and_deletes_a_database() {
     assert_eq!(ran[1]["meta"]["changes"], 2);
     let nope = [&execute[..], &["SELECT * FROM nope"]].concat();
     let bad = wrangler.run(&nope).await;
-    assert!(!bad.success);
+    assert!(!bad.success());
     let said = format!("{}{}", bad.out, bad.err);
     assert!(said.contains("no such table: nope: SQLITE_ERROR"), "{said}");
 
@@ -174,7 +158,7 @@ async fn migrates(wrangler: &Wrangler, uuid: &str) {
         "CREATE TABLE half (a); CREATE TABLE users (a);",
     );
     let failed = wrangler.run(&apply).await;
-    assert!(!failed.success, "{failed:?}");
+    assert!(!failed.success(), "{failed:?}");
     let sql = "SELECT (SELECT count(*) FROM sqlite_schema WHERE name = 'half') AS half, \
                (SELECT count(*) FROM d1_migrations) AS applied";
     let execute = ["d1", "execute", "shop", "--remote", "--command", sql];
@@ -185,7 +169,7 @@ async fn migrates(wrangler: &Wrangler, uuid: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrangler_finds_its_account_by_itself() {
     let cluster = Cluster::start(PROGRAM, &[]).await;
-    let Some(mut wrangler) = Wrangler::at(&cluster.primary) else {
+    let Some(mut wrangler) = Wrangler::at(&cluster.primary).await else {
         return;
     };
     wrangler.account = None;
