@@ -42,7 +42,7 @@ const SWITCHES_BACK: [&CStr; 7] = [
 /// Whether statements may write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
-    /// A statement that would write stops the request.
+    /// A statement that would write stops the request, also one that finds nothing to change here.
     Read,
     /// All may.
     Write,
@@ -351,7 +351,7 @@ impl Sql {
         let statement = run.statement;
         run.statement += 1;
         let is_read_only = prepared.is_read_only();
-        if run.access == Access::Read && !is_read_only {
+        if run.access == Access::Read && (!is_read_only || prepared.is_command()) {
             return Err(RunError::NotReadOnly { statement });
         }
         if prepared.parameter_count() != params.len() {

@@ -64,6 +64,13 @@ impl Prepared {
         }
     }
 
+    /// Whether it shows no rows, whatever it finds, and is no PRAGMA: it is there for what it does. SQLite
+    /// calls `DROP TRIGGER IF EXISTS` read-only where there is no such trigger, and does not ask the
+    /// authorizer either; the next state may have one.
+    pub(crate) fn is_command(&self) -> bool {
+        self.column_count() == 0 && !self.marks.pragma
+    }
+
     /// Parameters it takes.
     pub(crate) fn parameter_count(&self) -> usize {
         // SAFETY: the statement is alive.

@@ -397,15 +397,53 @@ fn a_write_on_a_reader_is_sent_to_the_owner() {
         "REINDEX",
         "ANALYZE",
     ] {
-        let mut rows = Rows::default();
-        let result = node.database.read(&[statement(sql)], &soon(), &mut rows);
-        assert!(
-            matches!(result, Err(ReadError::NotReadOnly { .. })),
-            "{sql}: {result:?}"
-        );
-        assert!(rows.statements.is_empty() && rows.resets > 0, "{sql}");
+        is_not_read_only(&node, sql);
     }
     assert_eq!(node.read("SELECT count(*) FROM t").1.integer(), 0);
+}
+
+fn is_not_read_only(node: &Node, sql: &str) {
+    let mut rows = Rows::default();
+    let result = node.database.read(&[statement(sql)], &soon(), &mut rows);
+    assert!(
+        matches!(result, Err(ReadError::NotReadOnly { .. })),
+        "{sql}: {result:?}"
+    );
+    assert!(rows.statements.is_empty() && rows.resets > 0, "{sql}");
+}
+
+/// A copy that is behind would otherwise say that it is done, and nobody would do it.
+#[test]
+fn ddl_that_finds_nothing_to_do_on_a_reader_is_sent_to_the_owner() {
+    let mut node = Node::new();
+    node.commit("CREATE TABLE t(a); CREATE INDEX i ON t(a); CREATE VIEW v AS SELECT 1");
+    node.commit("CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END");
+    for sql in [
+        "DROP TRIGGER IF EXISTS nope",
+        "SELECT 1; DROP TRIGGER IF EXISTS nope",
+        "CREATE TRIGGER IF NOT EXISTS g AFTER INSERT ON t BEGIN SELECT 2; END",
+        "DROP TABLE IF EXISTS nope",
+        "CREATE TABLE IF NOT EXISTS t(a)",
+        "DROP INDEX IF EXISTS nope",
+        "CREATE INDEX IF NOT EXISTS i ON t(a)",
+        "DROP VIEW IF EXISTS nope",
+        "CREATE VIEW IF NOT EXISTS v AS SELECT 2",
+        "CREATE VIRTUAL TABLE IF NOT EXISTS t USING fts5(a)",
+    ] {
+        for _ in ["compiled", "from the cache"] {
+            is_not_read_only(&node, sql);
+        }
+        let (done, _) = node.execute(sql);
+        assert!(done.is_none(), "{sql}: nothing to commit");
+    }
+    for sql in [
+        "EXPLAIN DROP TRIGGER IF EXISTS nope",
+        "EXPLAIN QUERY PLAN DROP TRIGGER IF EXISTS nope",
+        "PRAGMA foreign_keys = 0",
+        "SELECT a FROM t",
+    ] {
+        node.read(sql);
+    }
 }
 
 #[test]
