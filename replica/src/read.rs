@@ -7,8 +7,10 @@
 //!    steps, which is enough for point reads; else on a SQL thread.
 //! 4. The answer names the exact state that was read, and a session never gets less than its bookmark.
 //!
-//! What writes, what is unknown here and what this copy is too old to understand goes to the primary. So
-//! does what SQLite refuses of a request with an id, which may be the retry of a write.
+//! What writes, what is unknown here and what this copy is too old to understand goes to the primary. A
+//! write that SQLite refuses to compile is not known to be one, so each such refusal goes there as well, while
+//! there is a primary to ask; and whatever SQLite refuses of a request with an id, which may be the retry of
+//! a write.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use tokio::time::timeout_at;
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
+use crate::node::SUCCESSOR_WAIT;
 use crate::wait::{Miss, Verdict, judge, shortfall};
 
 /// Longest wait for a free reader on a thread that must not block.
@@ -294,9 +297,12 @@ impl Read<'_> {
     }
 
     /// Whether a newer state might understand what this one does not, such as a table that was not
-    /// there yet: SQLite's generic code, given by a state that nobody asked for.
+    /// there yet: SQLite's generic code. A session that asked for this state gets the refusal only while
+    /// nobody can be asked: it may be of a write, which is for the newest state whatever the session has seen.
     fn may_be_too_old_for(&self, code: &str) -> bool {
-        code == "SQLITE_ERROR" && self.wanted.is_none() && self.request.on_miss == OnMiss::Forward
+        let nobody_asked_for_it = self.wanted.is_none() && self.request.on_miss == OnMiss::Forward;
+        let has_primary = self.core.alone_for() < SUCCESSOR_WAIT;
+        code == "SQLITE_ERROR" && (nobody_asked_for_it || has_primary)
     }
 
     fn damaged(&self, reason: &str) -> Result<Executed, Failure> {
