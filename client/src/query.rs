@@ -69,7 +69,7 @@ impl Query {
         self
     }
 
-    /// How long it may take, retries included. The client's own setting otherwise.
+    /// How long it may take, retries included, at most 120 s. The client's own setting otherwise.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self
@@ -157,7 +157,7 @@ impl Batch {
         }
     }
 
-    /// How long it may take, retries included. The client's own setting otherwise.
+    /// How long it may take, retries included, at most 120 s. The client's own setting otherwise.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self

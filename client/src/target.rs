@@ -8,6 +8,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
+use tidemark_protocol::contract::DEADLINE_MAX;
 use tidemark_protocol::headers::{BOOKMARK, ON_MISS, REPEATED, SERVED_BY, VALUES};
 use tidemark_protocol::{OnMiss, RequestId, Statement, Value};
 
@@ -60,6 +61,8 @@ impl Target {
         statements: &[Statement],
         options: &Options,
     ) -> Result<Answers, Error> {
+        let deadline = options.deadline.unwrap_or_else(|| self.client.deadline());
+        check_deadline(deadline)?;
         let call = Call {
             method: Method::POST,
             path: self.client.database_path(&self.database, Some("raw"))?,
@@ -68,7 +71,7 @@ impl Target {
             request: options
                 .request
                 .unwrap_or_else(|| self.client.new_request_id()),
-            deadline: options.deadline.unwrap_or_else(|| self.client.deadline()),
+            deadline,
             // Only SQLite can tell a read from a write, so every request may be a write.
             effect: Effect::Possible,
             session: self.session.clone(),
@@ -115,6 +118,14 @@ impl Target {
         }
         Ok(headers)
     }
+}
+
+fn check_deadline(deadline: Duration) -> Result<(), Error> {
+    if deadline.is_zero() || deadline > DEADLINE_MAX {
+        let reason = format!("deadline {deadline:?} is not in 1ns..={DEADLINE_MAX:?}");
+        return Err(Error::config(reason));
+    }
+    Ok(())
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

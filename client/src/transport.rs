@@ -244,6 +244,9 @@ impl Client {
                     Err(miss(Reach::Answered, failure(call, status, &headers, &[])))
                 }
                 Err(ReadError::Broken(reason)) => Err(lost(reason)),
+                Err(ReadError::TooLong { .. }) if !status.is_success() => {
+                    Err(miss(Reach::Answered, failure(call, status, &headers, &[])))
+                }
                 Err(ReadError::TooLong { max }) => Err(miss(
                     Reach::Answered,
                     Error::decode(format!("answer exceeds the client's limit of {max} bytes")),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemark_client::{Client, Error, FailureKind, SessionStart};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 
 use crate::scripted::{Act, Asked, Scripted, mute, nobody, quick};
@@ -365,6 +366,60 @@ fn every_fault_of_the_settings_is_named_and_the_token_is_not() {
         .build()
         .unwrap();
     assert!(!format!("{client:?}").contains("hush"));
+}
+
+#[tokio::test]
+async fn deadline_that_no_node_would_take_is_not_sent() {
+    let server = Scripted::start([]).await;
+    let database = server.client().database("s");
+    let second = Duration::from_secs(1);
+    for deadline in [Duration::ZERO, Duration::MAX, 120 * second + second / 1000] {
+        let query = database.prepare("SELECT 1").deadline(deadline).run().await;
+        let batch = database.batch([database.prepare("SELECT 1")]);
+        let batch = batch.deadline(deadline).await.map(drop);
+        for outcome in [query.map(drop), batch] {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        }
+    }
+    assert!(server.asked().is_empty());
+}
+
+/// At stake: a page of something in between must not be taken for a success that cannot be read.
+#[tokio::test]
+async fn failure_that_is_too_long_to_read_is_still_one() {
+    let long = "x".repeat(4096);
+    let sql = Act::failure(400, "sql", 7500, &long);
+    for (act, kind) in [
+        (sql, FailureKind::Sql),
+        (Act::foreign(502, &long), FailureKind::Unknown),
+        (Act::foreign(403, &long), FailureKind::Forbidden),
+    ] {
+        let server = Scripted::start([act]).await;
+        let client = quick(Client::builder(server.url())).answer_bytes_max(1024);
+        let database = client.build().unwrap().database("s");
+        let outcome = database.prepare("INSERT").run().await;
+        assert_eq!(outcome.unwrap_err().kind(), Some(kind));
+    }
+}
+
+/// At stake: a node that stops in order takes no connections, and answers what it has.
+#[tokio::test]
+async fn answer_of_a_node_that_takes_no_more_connections_is_waited_for() {
+    let (listener, url) = mute().await;
+    let second = Scripted::start([fine()]).await;
+    let client = quick(Client::builder(url)).url(second.url());
+    let client = client.build().unwrap();
+    let asking = tokio::spawn(async move { client.database("s").exec("INSERT").await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    drop(listener);
+    // Long enough for it to be asked for a sign of life several times.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let refusal = b"HTTP/1.1 400 Bad Request\r\ntidemark-failure: sql\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(refusal).await.unwrap();
+    let error = asking.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Some(FailureKind::Sql), "{error:?}");
+    assert!(second.asked().is_empty());
 }
 
 #[tokio::test]
