@@ -133,7 +133,7 @@ pub(crate) async fn serve(consensus: Consensus, socket: WebSocket) {
                     tracing::warn!(%error, "a voter speaks another language");
                     break;
                 }
-                Err(AnswerError::Stopped) => break,
+                Err(AnswerError::Stopped | AnswerError::Promised) => break,
             };
             let sent = timeout(SEND_WAIT, sink.send(ws::Message::Binary(answer)));
             if !matches!(sent.await, Ok(Ok(()))) {

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -115,7 +115,7 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
             tracing::warn!(%error, "a voter speaks another language");
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
-        Err(error @ AnswerError::Stopped) => {
+        Err(error @ (AnswerError::Stopped | AnswerError::Promised)) => {
             (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
         }
     }
@@ -161,14 +161,34 @@ fn meant_for(primary: &Primary, headers: &HeaderMap) -> Result<(), (StatusCode, 
     Err((StatusCode::MISDIRECTED_REQUEST, text))
 }
 
-/// An empty secret asks for none: for nodes that only listen on loopback.
+/// An empty secret asks for none: for nodes that only listen on loopback. There pages in a browser could ask as
+/// well, whoever wrote them; browsers say so with `Origin`, on WebSockets and on all that may change something,
+/// and neither replicas nor voters do.
 pub(crate) fn knows_secret(headers: &HeaderMap, secret: &str) -> bool {
     if secret.is_empty() {
-        return true;
+        return !headers.contains_key(ORIGIN);
     }
     let given = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
     given.is_some_and(|given| bool::from(given.as_bytes().ct_eq(secret.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_of_a_browser_is_refused_where_no_secret_is_asked_for() {
+        let mut headers = HeaderMap::new();
+        assert!(knows_secret(&headers, "") && !knows_secret(&headers, "secret"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
+        assert!(knows_secret(&headers, "secret"));
+        for origin in ["http://elsewhere.example", "http://127.0.0.1:8787", "null"] {
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            assert!(!knows_secret(&headers, ""), "{origin}");
+            assert!(knows_secret(&headers, "secret"), "{origin}");
+        }
+    }
 }

@@ -119,6 +119,9 @@ pub(crate) enum AnswerError {
     /// It is not a message of this version.
     #[error("a voter's message cannot be read")]
     Message(#[source] io::Error),
+    /// Started again a moment ago, this node may have promised a leader not to vote for another.
+    #[error("this voter has started again a moment ago and does not vote yet")]
+    Promised,
     /// Consensus has stopped on this node.
     #[error("consensus has stopped")]
     Stopped,

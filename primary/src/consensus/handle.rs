@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal, InitializeError, LinearizableReadError, RaftError};
-use openraft::{Instant as _, Raft, RaftMetrics, ReadPolicy, ServerState};
+use openraft::{Instant as _, Raft, RaftLogReader, RaftMetrics, ReadPolicy, ServerState};
 use tidemark_protocol::{Incarnation, NodeId, Term};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, unconstrained};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::applied::Applied;
@@ -64,6 +64,9 @@ pub(super) struct Inner {
     pub(super) leadership: watch::Receiver<Leadership>,
     /// See [`ConsensusConfig::election_max`].
     pub(super) lease: Duration,
+    /// Until then this node votes for nobody, itself included: it may have promised that to a leader before
+    /// it was started again.
+    promised_until: Option<Instant>,
     /// Proposals are held back while the leadership is handed over.
     pub(super) hold: Hold,
     /// One change of the membership, or of the leader, at a time.
@@ -131,6 +134,14 @@ impl Consensus {
         let fence = Fence::default();
         let failure = Failure::new();
         let (log, applied) = open(&config, &fence, &failure).await?;
+        let vote = log.clone().read_vote().await;
+        let vote = vote.map_err(|source| ConsensusError::Log {
+            path: config.log_directory(),
+            source,
+        })?;
+        // An answer to a leader is a promise not to vote for another during its lease, on which it answers
+        // reads. openraft forgets it with the process.
+        let promised_until = vote.map(|_| Instant::now() + config.election_max);
         let (applied_term, applied_terms) = watch::channel(Term(0));
         let persists = watch::Sender::new(Persists::default());
         let stopping = CancellationToken::new();
@@ -157,6 +168,9 @@ impl Consensus {
         .await;
         let raft = raft.map_err(|error| fatal(&failure, &error))?;
         raft.run();
+        if promised_until.is_some() {
+            raft.runtime_config().elect(false);
+        }
 
         let (publish, leadership) = watch::channel(Leadership::default());
         let follower = tokio::spawn({
@@ -191,6 +205,7 @@ impl Consensus {
                 failure,
                 leadership,
                 lease: config.election_max,
+                promised_until,
                 hold: Hold::default(),
                 changing,
                 snapshot: Mutex::new(()),
@@ -202,6 +217,19 @@ impl Consensus {
         };
         let finisher = members::finish_changes(Arc::downgrade(&consensus.inner), metrics);
         consensus.keep(tokio::spawn(finisher));
+        if let Some(until) = promised_until {
+            let raft = consensus.inner.raft.clone();
+            let stopping = consensus.inner.stopping.clone();
+            consensus.keep(tokio::spawn(async move {
+                if stopping
+                    .run_until_cancelled(sleep_until(until))
+                    .await
+                    .is_some()
+                {
+                    raft.runtime_config().elect(true);
+                }
+            }));
+        }
         if let Err(error) = consensus.inner.stand(&config).await {
             consensus.stop().await;
             return Err(error);
@@ -396,6 +424,9 @@ impl Consensus {
         let raft = &self.inner.raft;
         let stopped = |_fatal: RaftError<Cell>| AnswerError::Stopped;
         let answer = match Request::decode(request).map_err(AnswerError::Message)? {
+            Request::Vote(_) | Request::PreVote(_) if self.inner.is_promised() => {
+                return Err(AnswerError::Promised);
+            }
             Request::Append(append) => {
                 Answer::Append(raft.append_entries(append).await.map_err(stopped)?)
             }
@@ -478,6 +509,11 @@ impl Consensus {
 }
 
 impl Inner {
+    fn is_promised(&self) -> bool {
+        self.promised_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
     /// Hands a proposal to the core task. It answers `done`, or drops it.
     fn hand_over(
         &self,

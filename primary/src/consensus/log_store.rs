@@ -127,6 +127,8 @@ pub(super) struct Flushed {
     /// Says only how long to pause afterwards.
     begun: Instant,
     shared: Arc<Shared>,
+    /// Whether the flush thread has got to it.
+    is_sent: bool,
 }
 
 /// What the log knows about itself.
@@ -211,15 +213,28 @@ impl LogStore {
     }
 
     /// Cuts off a tail that contradicts `durable`: a peer's state took its place, and a crash came before
-    /// the log had heard of it.
+    /// the log had heard of it. The whole tail behind what is committed here, as its terms may be newer: what
+    /// stayed of it in front of `durable` would pass for the end of the log.
     pub(super) fn cut_off_against(&self, durable: LogId) -> io::Result<()> {
         self.write("truncate the log", |log, _| {
+            let state = log.log_state();
+            let index_of = |log_id: Option<&StoredLogId>| log_id.map(|log_id| log_id.index);
+            let last = index_of(state.last());
+            let kept = index_of(state.committed()).max(index_of(state.purged()));
+            let is_newer = state
+                .last()
+                .is_some_and(|last| last.term > durable.leader_id.term);
             let index = durable.index;
             let record = log.read(index, index.saturating_add(1)).next();
-            match record.transpose()? {
-                Some((kept, _)) if LogId::from(kept) != durable => log.truncate(index).map(drop),
-                _ => Ok(()),
+            let contradicts = match record.transpose()? {
+                Some((kept, _)) => LogId::from(kept) != durable,
+                None => is_newer && last < Some(index),
+            };
+            let from = kept.map_or(0, |kept| kept + 1);
+            if contradicts && last >= Some(from) {
+                log.truncate(from)?;
             }
+            Ok(())
         })
     }
 
@@ -369,6 +384,7 @@ impl State {
                 waiting,
                 begun: Instant::now(),
                 shared: shared.clone(),
+                is_sent: false,
             }),
         );
         // Refused because the flush thread has ended: it knows of what. Only then is there no wait.
@@ -402,6 +418,7 @@ impl Waiting {
 
 impl Callback for Flushed {
     fn send(mut self, result: io::Result<()>) {
+        self.is_sent = true;
         let waiting = std::mem::take(&mut self.waiting);
         let shared = self.shared.clone();
         if let Err(error) = &result {
@@ -431,7 +448,12 @@ impl Callback for Flushed {
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        // Unsent: the flush thread ended before this one's turn.
+        if self.is_sent {
+            return;
+        }
+        // The flush thread ended before this one's turn, in an orderly close never. Nothing would be flushed
+        // any more, and perhaps nobody waits here who could tell.
+        self.shared.failure.set("flush the log", &closed());
         std::mem::take(&mut self.waiting).complete(&Err(closed()));
     }
 }
@@ -697,6 +719,7 @@ mod tests {
             waiting,
             begun: Instant::now(),
             shared: log.shared.clone(),
+            is_sent: false,
         };
         Callback::send(flushed, Err(io::Error::other("the disk is on fire")));
 

@@ -436,8 +436,9 @@ impl Build {
         let reason = describe(what, &error);
         tracing::warn!(reason, "applied entries are not durable without the log");
         self.ended(Err(reason.into()));
-        // An error here would end consensus. The last snapshot again changes nothing.
-        Ok(self.durable.get().into_snapshot(String::new()))
+        // An error here would end consensus. A snapshot of nothing changes nothing; what is durable may be a
+        // peer's state that openraft has not accepted.
+        Ok(Applied::default().into_snapshot(String::new()))
     }
 }
 
