@@ -368,6 +368,12 @@ impl Primary {
             Err(DatabasesError::Replacing { .. }) => return Ok(()),
             opened => opened?,
         };
+        if line.is_damaged() {
+            // It may be an old one, by which databases would go that were made since.
+            return Err(PrimaryError::Catalogue(
+                "this node's copy of it is damaged".to_owned(),
+            ));
+        }
         let position = line.database().position();
         if position.is_none_or(|position| position.seq == Seq::ZERO) {
             return Ok(());
@@ -474,8 +480,20 @@ impl Primary {
             let reason = "its content is at no known position".to_owned();
             return Err(PrimaryError::Catalogue(reason));
         }
+        let (got, newest) = (catalogue.database().position(), catalogue.newest());
+        if newest.is_some_and(|newest| got.is_none_or(|got| !got.reached(&newest))) {
+            let reason = format!("it is at {got:?}, committed is {newest:?}");
+            return Err(PrimaryError::Catalogue(reason));
+        }
         self.remove_leftovers().await?;
-        self.serving.send_replace(Some(term));
+        self.serving.send_if_modified(|serving| {
+            // Asked to retire meanwhile, it lets nothing new in.
+            let begins = !self.is_retiring();
+            if begins {
+                *serving = Some(term);
+            }
+            begins
+        });
         Ok(())
     }
 

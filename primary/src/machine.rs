@@ -10,6 +10,7 @@
 //! passes over what its files already hold. The same holds behind a peer's state ([`crate::install`]),
 //! whose files may be newer than the chain that came with them.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,14 @@ pub(crate) struct CellMachine {
     followers: Arc<Followers>,
     installer: Installer,
     committed: Chain,
+}
+
+/// A database has no writer at the moment that could say how far its files are.
+#[derive(Debug, thiserror::Error)]
+#[error("database {database} is not open, expected at {committed}")]
+struct NotOpen {
+    database: DatabaseId,
+    committed: Position,
 }
 
 /// A database could not be brought to disk as far as the log has gone.
@@ -148,14 +157,26 @@ impl Machine for CellMachine {
             .retain(|database, _| !databases.is_gone(*database));
         let committed = self.committed.clone();
         let file = Arc::clone(&self.file);
+        let lines = self.databases.all();
+        // One that is being replaced, or could not be, may need what the log has of it.
+        let open: HashSet<_> = lines.iter().map(|line| line.id()).collect();
+        let missing = committed
+            .positions
+            .iter()
+            .find(|(id, _)| !open.contains(id));
+        let missing = missing.map(|(database, committed)| NotOpen {
+            database: *database,
+            committed: *committed,
+        });
         // Each line is asked now, behind all it was handed so far; the answers come later.
-        let asked: Vec<_> = self
-            .databases
-            .all()
+        let asked: Vec<_> = lines
             .into_iter()
             .map(|line| (line.id(), line.persist()))
             .collect();
         Box::pin(async move {
+            if let Some(missing) = missing {
+                return Err(MachineError::new("persist a database", missing));
+            }
             let answers = asked.into_iter().map(async |(database, durable)| {
                 let failed = |error| MachineError::new("persist a database", error);
                 let durable = durable.await.map_err(failed)?;
