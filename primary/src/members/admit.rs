@@ -43,6 +43,10 @@ impl Primary {
         request: JoinRequest,
     ) -> Result<JoinAnswer, CellRefusal> {
         let term = self.leading_term()?;
+        if request.replace == Some(request.node) {
+            let text = format!("node {} cannot replace itself", request.node);
+            return Err(CellRefusal::new(CellRefusalCode::BadRequest, text));
+        }
         match self.cell_member(request.node) {
             Some(member) => {
                 same_incarnation(&member, &request)?;
