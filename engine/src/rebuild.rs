@@ -150,6 +150,10 @@ impl Prepared {
             directory: self.directory.clone(),
         })?;
         files::remove_side_files(&self.directory)?;
+        if let Some(parent) = self.directory.parent() {
+            // A directory that is new must outlive a crash as its file does.
+            files::sync_directory(parent)?;
+        }
         files::rename(&self.directory, &self.path, MAIN)?;
         self.is_installed = true;
         Journal::create(&self.directory, self.id, self.target)?;
