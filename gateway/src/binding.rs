@@ -24,6 +24,7 @@ use tidemark_protocol::{Failure, FailureKind, Node, ReadContract, d1, headers};
 
 use crate::ask::Ask;
 use crate::envelope;
+use crate::forward::Effect;
 use crate::gateway::{Gateway, check_database};
 use crate::metrics::Route;
 use crate::query::{Job, Ran};
@@ -82,6 +83,7 @@ async fn run<N: Node>(
                 body: &body.bytes,
                 ask,
                 database: &database,
+                effect: Effect::Unclear,
                 shape,
                 parse: d1::parse_binding,
             };

@@ -150,7 +150,7 @@ pub(crate) async fn at_primary<N: Node>(
         match gateway.forwarder.forward(node, outgoing, ask).await? {
             Passed::Undone(_) if search.goes_on(node).await => {}
             passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
-                return passed.last_word().map(Some);
+                return passed.last_word(node).map(Some);
             }
         }
     }
@@ -307,7 +307,7 @@ async fn ask_primary<N: Node>(
         };
         let passed = match gateway.forwarder.forward(node, outgoing, &half).await {
             Ok(Passed::Answered(response)) => return Ok(Primary::Said(response)),
-            Ok(Passed::Undone(outcome)) => outcome,
+            Ok(undone @ Passed::Undone(_)) => undone.last_word(node),
             Err(failure) => Err(failure),
         };
         if search.goes_on(node).await {

@@ -7,7 +7,8 @@
 //! 3. The answer is streamed back unchanged.
 //! 4. If it certainly was not done there, because nobody was reached or a node said that it does not lead,
 //!    whoever asked looks again who leads, this node perhaps, for as long as an election goes on ([`Search`]).
-//! 5. A node that leads no more and is not heard of is waited for no longer, whatever it was doing.
+//! 5. A node that leads no more, or that nobody is about to succeed, is waited for no longer once it is silent,
+//!    whatever it was doing. One that stops in order takes no connections any more, but answers what it has.
 //!
 //! What a broken connection means depends on whether the request had begun to leave; [`mod@watched`] knows.
 //! What is in doubt is never sent again from here: that is for the client, under its own request id.
@@ -15,6 +16,8 @@
 mod search;
 mod watched;
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -58,6 +61,8 @@ const LOOK_WAIT: Duration = Duration::from_millis(200);
 const LIFE_WAIT: Duration = Duration::from_millis(800);
 /// How long to wait before trying again when nobody leads: an election takes about a second.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
+/// The same when nobody is about to lead. From a second on, an answer speaks of an outage ([`speaks_of_outage`]).
+const OUTAGE_WAIT: Duration = Duration::from_secs(1);
 
 /// Headers that concern one connection, not the request.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -99,11 +104,18 @@ pub(crate) enum Passed {
 }
 
 impl Passed {
-    /// The answer, of whoever would give one.
-    pub(crate) fn last_word(self) -> Result<Response, Failure> {
+    /// The answer, of whoever would give one, to a request for which `node` looks no further. Where nobody is
+    /// about to lead it asks to stay away for longer than a search takes.
+    pub(crate) fn last_word<N: Node>(self, node: &N) -> Result<Response, Failure> {
         match self {
             Self::Answered(response) => Ok(response),
-            Self::Undone(outcome) => outcome,
+            Self::Undone(outcome) if !node.patience().is_zero() => outcome,
+            Self::Undone(Ok(mut response)) => {
+                let wait = HeaderValue::from(OUTAGE_WAIT.as_secs());
+                response.headers_mut().insert(RETRY_AFTER, wait);
+                Ok(response)
+            }
+            Self::Undone(Err(failure)) => Err(failure.retry_after(OUTAGE_WAIT)),
         }
     }
 }
@@ -199,16 +211,18 @@ impl Forwarder {
         }
     }
 
-    /// Resolves once `node` knows of another leader than `upstream`, and that one does not say that it lives.
+    /// Resolves once `upstream` leads no more as far as `node` knows, or nobody is about to lead, and there is no
+    /// sign of life from there.
     async fn lost<N: Node>(&self, node: &N, upstream: &str) {
         let url = format!("{}/health", upstream.trim_end_matches('/'));
         loop {
             sleep(LOOK_WAIT).await;
-            if node.upstream().as_deref() == Some(upstream) {
+            let leads = node.upstream().as_deref() == Some(upstream);
+            if leads && !node.patience().is_zero() {
                 continue;
             }
             let question = self.client.get(&url).timeout(LIFE_WAIT).send();
-            if question.await.is_err() {
+            if question.await.is_err_and(|error| is_silence(&error)) {
                 return;
             }
         }
@@ -240,6 +254,23 @@ impl Forwarder {
     }
 }
 
+/// Whether nothing came back. A refused connection is a sign of life of the machine: were the process gone as
+/// well, the connection that the request went out on would have broken.
+fn is_silence(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+        ) {
+            return false;
+        }
+        cause = error.source();
+    }
+    error.is_timeout() || error.is_connect()
+}
+
 /// Whether a node says that it did nothing because it does not lead, or not yet. One that asks to stay away for
 /// longer than an election takes speaks of an outage.
 fn leads_not(answer: &reqwest::Response) -> bool {
@@ -247,6 +278,11 @@ fn leads_not(answer: &reqwest::Response) -> bool {
     answer.status() == StatusCode::SERVICE_UNAVAILABLE
         && kind.is_some_and(|kind| kind == FailureKind::Unavailable.name())
         && !answer.headers().contains_key(RETRY_AFTER)
+}
+
+/// Whether a node that did nothing asks to stay away for longer than an election takes.
+pub(crate) fn speaks_of_outage(failure: &Failure) -> bool {
+    failure.retry_after.is_some_and(|wait| wait >= OUTAGE_WAIT)
 }
 
 fn returned(answer: reqwest::Response) -> Response {

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tidemark_protocol::d1::{BadQuery, QueryBounds};
 use tidemark_protocol::node::{Answer, Execute, Executed};
 use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
-use tidemark_protocol::{DatabaseId, Failure, Node, Statement, d1};
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, d1};
 use tokio::task::spawn_blocking;
 
 use crate::ask::Ask;
 use crate::envelope;
-use crate::forward::{Effect, Outgoing, Passed, Search};
+use crate::forward::{Effect, Outgoing, Passed, Search, speaks_of_outage};
 use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
@@ -62,6 +62,7 @@ async fn run<N: Node>(
             body: &body.bytes,
             ask: &ask,
             database: &database,
+            effect: Effect::Unclear,
             shape: shape.into(),
             parse: d1::parse_query,
         };
@@ -79,6 +80,7 @@ pub(crate) struct Job<'r> {
     pub(crate) body: &'r Bytes,
     pub(crate) ask: &'r Ask,
     pub(crate) database: &'r str,
+    pub(crate) effect: Effect,
     pub(crate) shape: AnswerShape,
     pub(crate) parse: Parser,
 }
@@ -107,20 +109,32 @@ impl Job<'_> {
                     continue;
                 }
                 Err(NotHere::Unknown) => return Err(missing(node, self.database)),
+                Err(NotHere::Failed(failure))
+                    if self.another_may(&failure) && search.goes_on(node).await =>
+                {
+                    continue;
+                }
                 Err(NotHere::Failed(failure)) => return Err(failure),
             }
             let outgoing = Outgoing {
                 head: self.head,
                 body: self.body.clone(),
-                effect: Effect::Unclear,
+                effect: self.effect,
             };
             match gateway.forwarder.forward(node, outgoing, self.ask).await? {
                 Passed::Undone(_) if search.goes_on(node).await => {}
                 passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
-                    return passed.last_word().map(Ran::Elsewhere);
+                    return passed.last_word(node).map(Ran::Elsewhere);
                 }
             }
         }
+    }
+
+    /// Whether this node did nothing because it leads no more. Whoever passed a request on looks for itself.
+    fn another_may(&self, failure: &Failure) -> bool {
+        failure.kind == FailureKind::Unavailable
+            && !speaks_of_outage(failure)
+            && !self.ask.forwarded
     }
 
     async fn run_here<N: Node>(&self, gateway: &Gateway<N>) -> Result<Executed, NotHere> {

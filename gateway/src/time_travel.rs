@@ -13,6 +13,7 @@ use tidemark_protocol::{Failure, FailureKind, Node, ReadContract, Statement};
 
 use crate::ask::Ask;
 use crate::envelope;
+use crate::forward::Effect;
 use crate::gateway::{Gateway, check_database};
 use crate::metrics::Route;
 use crate::query::{DatabasePath, Job, Ran};
@@ -55,6 +56,7 @@ pub(crate) async fn bookmark<N: Node>(
             body: &Bytes::new(),
             ask: &ask,
             database: &database,
+            effect: Effect::Looks,
             shape: RowShape::Arrays.into(),
             parse: any_read,
         };

@@ -199,12 +199,86 @@ async fn primary_that_cannot_be_reached_is_unavailable() {
     replica.node.script([Turn::Forward]);
     let got = replica.query(INSERT).send().await;
     got.failure(503, 7905, "unavailable");
-    assert_eq!(got.header("retry-after"), None, "a moment, not a second");
+    assert_eq!(got.header("retry-after"), Some("1"), "nobody is to follow");
     assert_eq!(
         got.header("tidemark-served-by"),
         Some("APAC/replica/00000000000000b2")
     );
     let got = replica.post(DATABASES, r#"{"name":"x"}"#).send().await;
+    got.failure(503, 7905, "unavailable");
+    assert_eq!(got.header("retry-after"), Some("1"));
+
+    let follower = follower_of(&nobody().await).await;
+    follower
+        .node
+        .script(std::iter::repeat_n(Turn::Forward, 100));
+    let ask = follower.query(INSERT).header("tidemark-deadline", "500ms");
+    let got = ask.send().await;
+    got.failure(503, 7905, "unavailable");
+    assert_eq!(got.header("retry-after"), None, "a moment, not a second");
+}
+
+/// At stake: an outage must be told at once, also where the node last followed says nothing any more.
+#[tokio::test]
+async fn silent_node_is_not_waited_for_where_nobody_is_to_follow_it() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = replica_of(&format!("http://{}", silent.local_addr().unwrap())).await;
+    let got = replica.get(&format!("{DATABASES}/{KNOWN}/time_travel/bookmark"));
+    replica.node.script([Turn::Forward]);
+    let got = got.header("tidemark-deadline", "60s").send().await;
+    got.failure(503, 7905, "unavailable");
+    assert_eq!(got.header("retry-after"), Some("1"));
+}
+
+/// At stake: a leader that hands over and stops in order answers what it has, and takes no connections.
+#[tokio::test]
+async fn answer_of_a_leader_that_stops_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let follower = follower_of(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let asking = tokio::spawn(follower.query(INSERT).send());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    drop(listener);
+    learns(&follower, None).await;
+    // Long enough for it to be asked for a sign of life several times.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stream
+        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(asking.await.unwrap().status, 204);
+}
+
+#[tokio::test]
+async fn node_that_leads_no_more_passes_on_what_it_had_let_in() {
+    let successor = Server::start(Double::leading()).await;
+    let deposed = Server::start(Double::leading()).await;
+    deposed.node.be_patient(Duration::from_secs(2));
+    deposed.node.script([not_leading(), Turn::Forward]);
+    let asking = tokio::spawn(deposed.query(INSERT).send());
+    learns(&deposed, Some(successor.base.clone())).await;
+    asking.await.unwrap().result();
+    assert_eq!(successor.node.executed().len(), 1);
+
+    // Whoever passed it on looks for itself, and an outage is believed.
+    deposed.node.script([not_leading()]);
+    let passed = deposed.query(INSERT);
+    let passed = passed.header("tidemark-forwarded-by", "00000000000000c3");
+    passed.send().await.failure(503, 7905, "unavailable");
+    let outage = Failure::new(FailureKind::Unavailable, "no majority");
+    let outage = Turn::Fail(outage.retry_after(Duration::from_secs(1)));
+    deposed.node.script([outage]);
+    let got = deposed.query(INSERT).send().await;
+    assert_eq!(got.failure(503, 7905, "unavailable"), "no majority");
+    assert_eq!(deposed.node.executed().len(), 4);
+}
+
+#[tokio::test]
+async fn bookmark_that_was_asked_for_in_vain_leaves_no_doubt() {
+    let broken = upstream(|stream| async { drop(stream) }).await;
+    let replica = replica_of(&broken).await;
+    replica.node.script([Turn::Forward]);
+    let path = format!("{DATABASES}/{KNOWN}/time_travel/bookmark");
+    let got = replica.get(&path).send().await;
     got.failure(503, 7905, "unavailable");
 }
 
