@@ -221,8 +221,12 @@ impl Face<'_> {
             region: self.config.region.clone(),
             role,
         };
+        let listed = self.config.voters.iter();
+        let listed = listed.filter(|voter| voter.node == node_id);
+        let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);
         let gateway = GatewayConfig {
             tokens: self.config.tokens()?,
+            urls: own.cloned().collect(),
             limits: self.config.limits(),
             ..GatewayConfig::new(identity)
         };

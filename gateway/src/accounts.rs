@@ -84,7 +84,7 @@ async fn answer<N: Node>(
     work: impl Future<Output = Result<Response, Failure>>,
 ) -> Response {
     let (head, _) = request.into_parts();
-    gateway.answer(Route::Account, &head.headers, work).await
+    gateway.answer(Route::Account, &head, work).await
 }
 
 /// A list of one, on its first page. Clients go on until a page is empty.

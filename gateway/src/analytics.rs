@@ -53,7 +53,7 @@ pub(crate) async fn graphql<N: Node>(
         }
         Ok(answer(&groups.into()))
     };
-    gateway.answer(Route::Analytics, &head.headers, work).await
+    gateway.answer(Route::Analytics, &head, work).await
 }
 
 /// Bytes of the database that the filter names, wherever in its conditions.

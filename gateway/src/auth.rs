@@ -3,26 +3,45 @@
 //!
 //! A browser sends the requests of any page to a loopback address, and some need no leave of the server.
 //! It says so itself, though: `Origin` on all that may change something, `Sec-Fetch-Site` on everything.
+//!
+//! Trap: whoever owns a name can make it lead to this machine once a page has come from there. What that page reads
+//! has no `Origin`, and is of the same site; the name in `Host` is all that gives it away. What may change something
+//! may come under any name: a Worker's binding calls every node the same.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri};
 use tidemark_protocol::{Failure, FailureKind};
 
-/// The tokens that open the API. Empty: it is open.
-pub(crate) struct Tokens(Vec<String>);
+/// Who is let in.
+pub(crate) struct Tokens {
+    /// Those that open the API. Empty: it is open.
+    tokens: Vec<String>,
+    /// What this node is called, besides its loopback addresses.
+    names: Vec<String>,
+}
 
 impl Tokens {
-    pub(crate) fn new(tokens: Vec<String>) -> Self {
-        Self(tokens)
+    /// `urls` are those by which other nodes know this one.
+    pub(crate) fn new(tokens: Vec<String>, urls: &[String]) -> Self {
+        let names = urls.iter().filter_map(|url| url.parse::<Uri>().ok());
+        let names = names.filter_map(|url| url.host().map(str::to_owned));
+        Self {
+            tokens,
+            names: names.collect(),
+        }
     }
 
     /// Whether the request carries one of them, or comes from where none is needed.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        if self.0.is_empty() {
-            return if is_foreign_page(headers) {
+    pub(crate) fn check(&self, head: &Parts) -> Result<(), Failure> {
+        let headers = &head.headers;
+        if self.tokens.is_empty() {
+            let is_rebound = head.method.is_safe() && !self.is_called(headers);
+            return if is_rebound || is_foreign_page(headers) {
                 let text = "Without tokens, pages of other sites may not use this node";
                 Err(Failure::new(FailureKind::Forbidden, text))
             } else {
@@ -34,7 +53,7 @@ impl Tokens {
             .and_then(|value| bearer(value.as_bytes()));
         let known = given.is_some_and(|given| {
             // All of them, also after a match: the time taken must not tell which one it was.
-            self.0
+            self.tokens
                 .iter()
                 .fold(false, |known, token| known | equal(token.as_bytes(), given))
         });
@@ -46,6 +65,18 @@ impl Tokens {
                 "Authentication error",
             ))
         }
+    }
+
+    /// Whether the request goes to a host that is this node, if it says to which.
+    fn is_called(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(HOST).iter().all(|host| {
+            let host = host.to_str().unwrap_or_default();
+            let Ok(authority) = host.parse::<Authority>() else {
+                return false;
+            };
+            let is_own = |name: &String| name.eq_ignore_ascii_case(authority.host());
+            is_loopback_host(authority.host()) || self.names.iter().any(is_own)
+        })
     }
 }
 
@@ -75,8 +106,14 @@ fn is_loopback(authority: &str) -> bool {
     if port.parse::<u16>().is_err() {
         return false;
     }
+    is_loopback_host(host)
+}
+
+/// The same of its host.
+fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The token of `Bearer <token>`; the scheme's name has no case.

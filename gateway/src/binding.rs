@@ -110,7 +110,7 @@ async fn run<N: Node>(
         }
     };
     gateway
-        .answer_as(failure, Route::Binding, &head.headers, work)
+        .answer_as(failure, Route::Binding, &head, work)
         .await
 }
 

@@ -64,16 +64,20 @@ pub struct GatewayConfig {
     /// Bearer tokens, any of which opens the API. None: everybody may do everything, which whoever
     /// binds the listener must allow on loopback addresses alone.
     pub tokens: Vec<String>,
+    /// Base URLs by which other nodes know this one. Without tokens, what reads must come to one of their hosts
+    /// or to a loopback address: another name may have been made to lead here by anybody.
+    pub urls: Vec<String>,
     /// Bounds.
     pub limits: Limits,
 }
 
 impl GatewayConfig {
-    /// No tokens, default bounds.
+    /// No tokens, no names, default bounds.
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
             tokens: Vec::new(),
+            urls: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -84,11 +88,13 @@ impl fmt::Debug for GatewayConfig {
         let Self {
             identity,
             tokens,
+            urls,
             limits,
         } = self;
         f.debug_struct("GatewayConfig")
             .field("identity", identity)
             .field("tokens", &format_args!("{} secrets", tokens.len()))
+            .field("urls", urls)
             .field("limits", limits)
             .finish()
     }

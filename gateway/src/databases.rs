@@ -53,7 +53,7 @@ pub(crate) async fn create<N: Node>(
         let made = settled(ask.remaining()?, gateway.node.create(create)).await?;
         Ok(envelope::success(&Database::from(made), None))
     };
-    gateway.answer(Route::Create, &head.headers, work).await
+    gateway.answer(Route::Create, &head, work).await
 }
 
 pub(crate) async fn delete<N: Node>(
@@ -79,7 +79,7 @@ pub(crate) async fn delete<N: Node>(
             }
         }
     };
-    gateway.answer(Route::Delete, &head.headers, work).await
+    gateway.answer(Route::Delete, &head, work).await
 }
 
 /// `PUT`: the body stands for all that can be changed of a database.
@@ -129,7 +129,7 @@ async fn change<N: Node>(
         let edited = settled(ask.remaining()?, gateway.node.edit(id, edit)).await?;
         Ok(envelope::success(&Database::from(edited), None))
     };
-    gateway.answer(Route::Edit, &head.headers, work).await
+    gateway.answer(Route::Edit, &head, work).await
 }
 
 /// Has the primary make a change, unless it is this node, or has become it in the meantime.
@@ -180,7 +180,7 @@ pub(crate) async fn get<N: Node>(
             None => Err(gone.unwrap_or_else(|| missing(&*gateway.node, &database))),
         }
     };
-    gateway.answer(Route::Get, &head.headers, work).await
+    gateway.answer(Route::Get, &head, work).await
 }
 
 /// The database as the query string wants to see it.
@@ -259,7 +259,7 @@ pub(crate) async fn list<N: Node>(
         };
         Ok(envelope::success(&databases, Some(&info)))
     };
-    gateway.answer(Route::List, &head.headers, work).await
+    gateway.answer(Route::List, &head, work).await
 }
 
 /// A number from 1 to `max` of the query string.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -34,6 +35,7 @@ impl<N: Node> Gateway<N> {
         let GatewayConfig {
             identity,
             tokens,
+            urls,
             limits,
         } = config;
         let served_by = HeaderValue::try_from(identity.to_string())
@@ -42,18 +44,18 @@ impl<N: Node> Gateway<N> {
             node,
             gate: Gate::new(limits),
             forwarder: Forwarder::new(identity.node, handles.clone()),
-            tokens: Tokens::new(tokens),
+            tokens: Tokens::new(tokens, &urls),
             served_by,
             handles,
         }
     }
 
-    /// Does `work` for a request with these headers: checks the token, takes a place, and makes an
+    /// Does `work` for a request with this head: checks the token, takes a place, and makes an
     /// envelope of whatever goes wrong.
     pub(crate) async fn answer(
         &self,
         route: Route,
-        head: &HeaderMap,
+        head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
         self.answer_as(envelope::failure, route, head, work).await
@@ -64,7 +66,7 @@ impl<N: Node> Gateway<N> {
         &self,
         refuse: fn(&Failure) -> Response,
         route: Route,
-        head: &HeaderMap,
+        head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
         let counted = self.handles.metrics.begin(route);
@@ -84,7 +86,7 @@ impl<N: Node> Gateway<N> {
             }
         };
         let response = outcome.unwrap_or_else(|failure| {
-            note(route, head, &failure);
+            note(route, &head.headers, &failure);
             refuse(&failure)
         });
         let response = self.signed(response);

@@ -32,7 +32,7 @@ pub(crate) async fn status<N: Node>(
         let status = looked(&ask, async { Ok(gateway.node.status().await) }).await?;
         Ok(envelope::success(&status, None))
     };
-    gateway.answer(Route::Status, &head.headers, work).await
+    gateway.answer(Route::Status, &head, work).await
 }
 
 /// Checks this node's copy; never the primary's.
@@ -57,7 +57,7 @@ pub(crate) async fn verify<N: Node>(
         let verification = looked(&ask, gateway.node.verify(database)).await?;
         Ok(envelope::success(&verification, None))
     };
-    gateway.answer(Route::Verify, &head.headers, work).await
+    gateway.answer(Route::Verify, &head, work).await
 }
 
 /// The process lives.

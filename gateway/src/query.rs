@@ -71,7 +71,7 @@ async fn run<N: Node>(
             Ran::Elsewhere(response) => Ok(response),
         }
     };
-    gateway.answer(route, &head.headers, work).await
+    gateway.answer(route, &head, work).await
 }
 
 /// Statements to run, in whichever form they came.

@@ -68,7 +68,7 @@ pub(crate) async fn bookmark<N: Node>(
             }
         }
     };
-    gateway.answer(Route::TimeTravel, &head.headers, work).await
+    gateway.answer(Route::TimeTravel, &head, work).await
 }
 
 pub(crate) async fn restore<N: Node>(
@@ -77,7 +77,7 @@ pub(crate) async fn restore<N: Node>(
 ) -> Response {
     let (head, _) = request.into_parts();
     let work = async { Err(no_history("restore")) };
-    gateway.answer(Route::TimeTravel, &head.headers, work).await
+    gateway.answer(Route::TimeTravel, &head, work).await
 }
 
 /// Every answer has the bookmark of the state it was read from, so any read will do.

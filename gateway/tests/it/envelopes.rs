@@ -133,6 +133,36 @@ async fn pages_of_other_sites_are_refused_where_no_token_is_needed() {
     got.send().await.result();
 }
 
+/// At stake: a name made to lead to this machine, whose pages read here as if it were their own site.
+#[tokio::test]
+async fn where_no_token_is_needed_what_reads_must_know_the_node() {
+    let known = |config: &mut GatewayConfig| config.urls = vec!["http://tide.test:8787".to_owned()];
+    let server = Server::start_with(Double::leading(), known).await;
+    let one = format!("{DATABASES}/{KNOWN}");
+    for path in [DATABASES, one.as_str(), "/tidemark/v1/status"] {
+        for host in ["example.com:8787", "127.0.0.1.example.com", "10.0.0.1", ""] {
+            let got = server.get(path).header("host", host).send().await;
+            got.failure(403, 7403, "forbidden");
+        }
+        for host in [
+            "localhost",
+            "127.0.0.9:1",
+            "[::1]",
+            "[::1]:8787",
+            "tide.test:8787",
+        ] {
+            server.get(path).header("host", host).send().await.result();
+        }
+    }
+    // What a Worker's binding says.
+    let got = server.query(SELECT).header("host", "d1").send().await;
+    got.result();
+    let server = Server::start_with(Double::leading(), with_tokens).await;
+    let got = server.get(DATABASES).header("host", "db.example.com");
+    let got = got.header("authorization", "Bearer second");
+    got.send().await.result();
+}
+
 #[tokio::test]
 async fn probes_and_metrics_need_no_token() {
     let server = Server::start_with(Double::leading(), with_tokens).await;
