@@ -3,8 +3,9 @@
 //! 1. The bookmark is verified, and the copy watched until it has reached it, within a part of the request's
 //!    deadline ([`OnMiss::patience`]).
 //! 2. The statements run on the readers that a leader's reads run on.
-//! 3. What this copy cannot answer goes to the leader: writes, bookmarks of a foreign or lost history, what
-//!    SQLite refuses of a state that nobody asked for or of what may be the retry of a write, a damaged copy.
+//! 3. What this copy cannot answer goes to the leader: writes, bookmarks of a foreign or lost history, a
+//!    damaged copy. So does what SQLite refuses, which may be a write that it did not come to know as one; but
+//!    once nobody leads, a refusal by the state that was asked for, of a request without an id, is the answer.
 //!
 //! Why nothing uncommitted can be seen here: readers open the real WAL alone. Into that goes what the state
 //! machine hands to the writer, which consensus calls for committed entries only, and on a leader what was
@@ -94,7 +95,8 @@ impl Primary {
                 Ok(None)
             }
             Err(failure) if failure.kind == FailureKind::Sql => {
-                if may_be_the_states_fault(request, wanted, &failure) {
+                let may_ask = !self.contact.patience().is_zero();
+                if may_ask || may_be_the_states_fault(request, wanted, &failure) {
                     return Ok(None);
                 }
                 Err(failure)

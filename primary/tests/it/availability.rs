@@ -99,17 +99,20 @@ async fn followers_answer_sessions_and_hand_on_what_is_the_leaders() {
                 read: session,
                 ..named(7, request(db, "CREATE TABLE t(x)", &[]))
             },
+            // A newer state may have what it names.
+            Execute {
+                read: session,
+                ..request(db, "INSERT INTO later VALUES (1)", &[])
+            },
+            Execute {
+                read: session,
+                ..request(db, "DROP TRIGGER IF EXISTS later", &[])
+            },
         ];
         for execute in leaders {
             let got = follower.execute(execute.clone()).await;
             assert_eq!(got, Ok(Executed::Forward), "{execute:?}");
         }
-        let refused = Execute {
-            read: session,
-            ..request(db, "SELECT nonsense FROM t", &[])
-        };
-        let failure = follower.execute(refused).await.unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Sql, "{failure}");
     }
 }
 
@@ -181,6 +184,12 @@ async fn check_the_last(cell: &Cell, db: DatabaseId, last: NodeId, bookmark: Boo
             );
             assert_eq!(answer.bookmark, bookmark);
         }
+        let refused = Execute {
+            read: ReadContract::Bookmark(bookmark),
+            ..request(db, "SELECT nonsense FROM t", &[])
+        };
+        let failure = primary.execute(refused).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Sql, "{failure}");
     }
 }
 
