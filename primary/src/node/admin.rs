@@ -86,7 +86,8 @@ impl Primary {
             // Another leader may have made it.
             return Err(self.no_leader());
         }
-        if !listed {
+        // The catalogue's writer knows whether an earlier try of this request deleted it.
+        if !listed && request.is_none() {
             return Err(no_database(&database.to_string()));
         }
         let delete = Statement {
@@ -94,7 +95,10 @@ impl Primary {
             params: vec![Value::Text(database.to_string())],
         };
         // A retry that names a newer database of the same name deletes nothing: its first try counts.
-        self.write_catalogue(vec![delete], request, term).await?;
+        let deleted = self.write_catalogue(vec![delete], request, term).await?;
+        if !listed && !deleted.wrote {
+            return Err(no_database(&database.to_string()));
+        }
         self.refresh_catalogue()
             .await
             .map_err(|error| Failure::new(FailureKind::Unknown, error.to_string()))

@@ -145,3 +145,23 @@ async fn repeated_delete_spares_a_newer_database_of_the_same_name() {
     assert_eq!(primary.resolve("shop"), Some(new));
     primary.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_delete_succeeds_and_another_finds_nothing() {
+    use tidemark_protocol::{FailureKind, Node, RequestId};
+
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let shop = create(&primary, "shop").await;
+    let id = |n| Some(RequestId::from_bytes([n; 16]));
+    primary.delete(shop, id(8)).await.unwrap();
+    primary.delete(shop, id(8)).await.unwrap();
+    primary.stop().await;
+    let primary = start(directory.path()).await;
+    primary.delete(shop, id(8)).await.unwrap();
+    for other in [id(9), None] {
+        let failure = primary.delete(shop, other).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::NoDatabase, "{failure}");
+    }
+    primary.stop().await;
+}
