@@ -361,7 +361,6 @@ impl Primary {
     /// Reads the catalogue anew, and drops the databases that it lists no more. On a follower too, which
     /// looks up there what it hands on. Nothing happens as long as nobody has written it.
     pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
-        let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
         let mut dropped = self.refreshing.lock().await;
         let line = match self.databases.open(DatabaseId::CATALOGUE).await {
             // It is read again when that is done.
@@ -374,16 +373,15 @@ impl Primary {
                 "this node's copy of it is damaged".to_owned(),
             ));
         }
-        let position = line.database().position();
-        if position.is_none_or(|position| position.seq == Seq::ZERO) {
-            return Ok(());
-        }
-        let mut reader = CatalogueReader::default();
-        let control = Control::until(std::time::Instant::now() + CATALOGUE_DEADLINE);
-        line.database()
-            .read(&CatalogueReader::statements(), &control, &mut reader)
-            .map_err(|error| unreadable(&error))?;
-        let new = Arc::new(reader.finish().map_err(|error| unreadable(&error))?);
+        // Before the read: a catalogue read earlier lists nothing of what is taken over meanwhile.
+        let taken_over = self.databases.take_taken_over();
+        let new = match read_catalogue(&line) {
+            Ok(Some(new)) => Arc::new(new),
+            unread => {
+                self.databases.put_back_taken_over(taken_over);
+                return unread.map(drop);
+            }
+        };
         let old = {
             let mut held = self
                 .catalogue
@@ -398,7 +396,6 @@ impl Primary {
             dropped.push(entry.uuid);
         }
         // What was taken over from a peer is in no list before, and in this one unless it was deleted.
-        let taken_over = self.databases.take_taken_over();
         let unlisted = |database: &DatabaseId| {
             *database != DatabaseId::CATALOGUE && new.get(*database).is_none()
         };
@@ -564,4 +561,20 @@ impl Primary {
             }
         }
     }
+}
+
+/// The catalogue as its readers see it. `None` as long as nobody has written it.
+fn read_catalogue(line: &Line) -> Result<Option<Catalogue>, PrimaryError> {
+    let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
+    let position = line.database().position();
+    if position.is_none_or(|position| position.seq == Seq::ZERO) {
+        return Ok(None);
+    }
+    let mut reader = CatalogueReader::default();
+    let control = Control::until(std::time::Instant::now() + CATALOGUE_DEADLINE);
+    line.database()
+        .read(&CatalogueReader::statements(), &control, &mut reader)
+        .map_err(|error| unreadable(&error))?;
+    let read = reader.finish().map_err(|error| unreadable(&error))?;
+    Ok(Some(read))
 }

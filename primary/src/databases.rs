@@ -15,6 +15,8 @@ use crate::pipeline::{Line, PipelineContext, adopt_fetched};
 const DELETED: &str = "deleted";
 /// Longest that a database to be replaced waits for its readers, who have deadlines of their own.
 const READERS_WAIT: Duration = Duration::from_secs(120);
+/// Longest that the log waits for a database that is being replaced.
+const REPLACED_WAIT: Duration = Duration::from_secs(180);
 /// How often it is looked whether the last user of a database is gone.
 const CLOSE_CHECK: Duration = Duration::from_millis(1);
 
@@ -96,10 +98,26 @@ pub(crate) struct Databases {
     gone: RwLock<HashSet<DatabaseId>>,
     /// Those whose files are being replaced.
     replacing: RwLock<HashSet<DatabaseId>>,
-    /// Those of the last peer's state that was taken over, for the catalogue to look through.
+    /// Those whose new files are made or put in place.
+    arriving: std::sync::Mutex<HashSet<DatabaseId>>,
+    /// Those of peers' states that were taken over, for the catalogue to look through.
     taken_over: std::sync::Mutex<HashSet<DatabaseId>>,
     /// Held while one is being opened or dropped: nobody opens the same files twice.
     changing: Mutex<()>,
+}
+
+/// A peer's copy of a database on its way. Whoever writes any of its files owns this until it ends: what
+/// was broken off may still run when the next try begins, and two of them would share their files.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    databases: Arc<Databases>,
+    database: DatabaseId,
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.databases.arriving().remove(&self.database);
+    }
 }
 
 impl Databases {
@@ -126,6 +144,7 @@ impl Databases {
             lines: RwLock::default(),
             gone: RwLock::default(),
             replacing: RwLock::default(),
+            arriving: std::sync::Mutex::default(),
             taken_over: std::sync::Mutex::default(),
             changing: Mutex::default(),
         }))
@@ -185,10 +204,30 @@ impl Databases {
         if self.is_replacing(database) {
             return Err(DatabasesError::Replacing { database });
         }
-        self.open_files(database, Seq::ZERO).await
+        let line = self.open_files(database, Seq::ZERO).await?;
+        self.lines_write().insert(database, Arc::clone(&line));
+        Ok(line)
     }
 
-    /// Opens the files and puts the database to work. `changing` is held, or it is being replaced.
+    /// As [`Databases::open`], once it is not being replaced any more: for the log, which cannot go on
+    /// without it.
+    pub(crate) async fn open_replaced(
+        self: &Arc<Self>,
+        database: DatabaseId,
+    ) -> Result<Arc<Line>, DatabasesError> {
+        let opened = async {
+            loop {
+                match self.open(database).await {
+                    Err(DatabasesError::Replacing { .. }) => tokio::time::sleep(CLOSE_CHECK).await,
+                    opened => return opened,
+                }
+            }
+        };
+        let opened = tokio::time::timeout(REPLACED_WAIT, opened).await;
+        opened.unwrap_or(Err(DatabasesError::Replacing { database }))
+    }
+
+    /// Opens the files, for the caller to put to work. `changing` is held, or it is being replaced.
     async fn open_files(
         &self,
         database: DatabaseId,
@@ -204,10 +243,7 @@ impl Databases {
             // Whoever is gone wants no database.
             let _ = done.send(result);
         }));
-        let line = opened.await.map_err(|_| DatabasesError::Stopped)??;
-        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        lines.insert(database, Arc::clone(&line));
-        Ok(line)
+        opened.await.map_err(|_| DatabasesError::Stopped)?
     }
 
     /// From now on nobody opens it any more.
@@ -222,53 +258,75 @@ impl Databases {
         gone.contains(&database)
     }
 
+    /// Reserves a database for a peer's copy: for making its files and for [`Databases::replace`].
+    pub(crate) fn expect(
+        self: &Arc<Self>,
+        database: DatabaseId,
+    ) -> Result<Arrival, DatabasesError> {
+        if !self.arriving().insert(database) {
+            return Err(DatabasesError::Replacing { database });
+        }
+        Ok(Arrival {
+            databases: Arc::clone(self),
+            database,
+        })
+    }
+
+    fn arriving(&self) -> std::sync::MutexGuard<'_, HashSet<DatabaseId>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a peer's copy in place of the files of a database, or where there were none, and opens it.
     /// Reads in progress end on the old files first. Goes on to its end even if the caller does not.
     pub(crate) async fn replace(
         self: &Arc<Self>,
-        database: DatabaseId,
+        arrival: Arrival,
         copy: Prepared,
     ) -> Result<(), DatabasesError> {
-        let replacing = tokio::spawn(Arc::clone(self).replace_here(database, copy));
+        let replacing = tokio::spawn(Arc::clone(self).replace_here(arrival, copy));
         replacing.await.map_err(|_| DatabasesError::Stopped)?
     }
 
     async fn replace_here(
         self: Arc<Self>,
-        database: DatabaseId,
+        arrival: Arrival,
         copy: Prepared,
     ) -> Result<(), DatabasesError> {
+        let database = arrival.database;
         let old = {
             let _changing = self.changing.lock().await;
             if self.is_gone(database) {
                 return Err(DatabasesError::Gone { database });
             }
-            if !self.replacing_write().insert(database) {
-                return Err(DatabasesError::Replacing { database });
-            }
-            let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-            lines.remove(&database)
+            self.replacing_write().insert(database);
+            self.lines_write().remove(&database)
         };
         let replaced = self.replace_closed(database, old, copy).await;
         let _changing = self.changing.lock().await;
         self.replacing_write().remove(&database);
-        match replaced {
-            Ok(line) if !self.is_gone(database) => {
-                let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-                lines.insert(database, line);
-                Ok(())
+        if self.is_gone(database) {
+            // Whoever deleted it found no line, and perhaps not these files.
+            if let Ok((line, _)) = replaced {
+                line.deleted();
             }
-            Ok(_line) => Ok(()), // deleted meanwhile, and its files with it
-            Err(error) => Err(error),
+            self.remove_files(database).await?;
+            return Err(DatabasesError::Gone { database });
+        }
+        let (line, content) = replaced?;
+        self.lines_write().insert(database, line);
+        match content {
+            Content::New => Ok(()),
+            Content::Old => Err(DatabasesError::WentOn { database }),
         }
     }
 
+    /// The line on what is there in the end, for the caller to put to work.
     async fn replace_closed(
         &self,
         database: DatabaseId,
         old: Option<Arc<Line>>,
         copy: Prepared,
-    ) -> Result<Arc<Line>, DatabasesError> {
+    ) -> Result<(Arc<Line>, Content), DatabasesError> {
         let directory = self.directory(database);
         let mut proposed = Seq::ZERO;
         let mut went_on = false;
@@ -292,9 +350,7 @@ impl Databases {
         if went_on {
             // Nothing may be lost of that: the old copy again.
             let line = self.open_files(database, proposed).await?;
-            let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-            lines.insert(database, line);
-            return Err(DatabasesError::WentOn { database });
+            return Ok((line, Content::Old));
         }
         let (done, installed) = oneshot::channel();
         self.threads().run(Box::new(move || {
@@ -302,7 +358,8 @@ impl Databases {
             let _ = done.send(put_in_place(&directory, database, copy));
         }));
         installed.await.map_err(|_| DatabasesError::Stopped)??;
-        self.open_files(database, proposed).await
+        let line = self.open_files(database, proposed).await?;
+        Ok((line, Content::New))
     }
 
     /// Whether a peer's copy is taking the place of the one here.
@@ -314,6 +371,10 @@ impl Databases {
         replacing.contains(&database)
     }
 
+    fn lines_write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<DatabaseId, Arc<Line>>> {
+        self.lines.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn replacing_write(&self) -> std::sync::RwLockWriteGuard<'_, HashSet<DatabaseId>> {
         self.replacing
             .write()
@@ -323,14 +384,19 @@ impl Databases {
     /// These were taken over from a peer, some of them perhaps deleted a moment later: the catalogue, which
     /// came with them, says so, and is to be read again.
     pub(crate) fn note_taken_over(&self, databases: HashSet<DatabaseId>) {
-        *self
-            .taken_over
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = databases;
+        self.put_back_taken_over(databases);
         self.context.catalogue_changed.notify_one();
     }
 
-    /// Takes what was noted.
+    /// As [`Databases::note_taken_over`], for who took it and could not read the catalogue.
+    pub(crate) fn put_back_taken_over(&self, databases: HashSet<DatabaseId>) {
+        self.taken_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(databases);
+    }
+
+    /// Takes what was noted. Only a catalogue that is read later says anything about it.
     pub(crate) fn take_taken_over(&self) -> HashSet<DatabaseId> {
         std::mem::take(
             &mut *self
@@ -349,15 +415,16 @@ impl Databases {
     pub(crate) async fn remove(&self, database: DatabaseId) -> Result<(), DatabasesError> {
         self.mark_gone(database);
         let _changing = self.changing.lock().await;
-        let line = self
-            .lines
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&database);
+        let line = self.lines_write().remove(&database);
         if let Some(line) = line {
             line.deleted();
         }
         self.context.recent.forget(database);
+        self.remove_files(database).await
+    }
+
+    /// `changing` is held.
+    async fn remove_files(&self, database: DatabaseId) -> Result<(), DatabasesError> {
         let directory = self.directory(database);
         // Out of the way at once: a crash in between must not leave half a database.
         let deleted = directory.with_extension(DELETED);
@@ -374,8 +441,7 @@ impl Databases {
     /// one has ended. False if that did not happen within `limit`.
     pub(crate) async fn close(&self, limit: Duration) -> bool {
         let _changing = self.changing.lock().await;
-        let lines =
-            std::mem::take(&mut *self.lines.write().unwrap_or_else(PoisonError::into_inner));
+        let lines = std::mem::take(&mut *self.lines_write());
         let open: Vec<_> = lines
             .into_keys()
             .map(|database| self.directory(database))
@@ -400,6 +466,15 @@ impl Databases {
     pub(crate) fn directory(&self, database: DatabaseId) -> PathBuf {
         self.root.join(database.to_string())
     }
+}
+
+/// Which content a replacement ended with.
+#[derive(Debug)]
+enum Content {
+    /// The peer's copy.
+    New,
+    /// What was there, because it went on meanwhile.
+    Old,
 }
 
 fn open(

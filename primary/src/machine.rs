@@ -96,7 +96,7 @@ impl CellMachine {
             }
             return Ok(());
         }
-        let line = match self.databases.open(header.database).await {
+        let line = match self.databases.open_replaced(header.database).await {
             Ok(line) => line,
             Err(DatabasesError::Gone { .. }) => {
                 self.committed.positions.remove(&header.database);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use tidemark_engine::Threads;
 use tidemark_protocol::DatabaseId;
@@ -15,7 +16,8 @@ use tokio::time::timeout;
 use super::InstallError;
 use super::assembly::{Assembly, Image, Old};
 use super::body::{Piece, Pieces};
-use super::serve::{HASHES_MAX, image_url};
+use super::serve::{DELETED, HASHES_MAX, image_url};
+use crate::databases::Arrival;
 use crate::pipeline::{Line, keep_fetched};
 
 /// Databases that are fetched at once.
@@ -62,8 +64,8 @@ impl Fetcher {
         })
     }
 
-    /// Fetches what differs from `old`, the copy that is here. `None`: the peer does not
-    /// have the database any more.
+    /// Fetches what differs from `old`, the copy that is here. `None`: the peer knows that the database was
+    /// deleted. `arrival` stays with whoever writes files.
     pub(super) async fn fetch(
         &self,
         database: DatabaseId,
@@ -71,7 +73,8 @@ impl Fetcher {
         old: Option<Arc<Line>>,
         source_url: &str,
         threads: &Arc<dyn Threads>,
-    ) -> Result<Option<Image>, InstallError> {
+        arrival: Arrival,
+    ) -> Result<Option<(Image, Arrival)>, InstallError> {
         let old = match old {
             Some(line) => on_thread(threads, move || Old::of(&line)).await?,
             None => Old::default(),
@@ -80,7 +83,11 @@ impl Fetcher {
             return Ok(None);
         };
         let (to, pieces) = mpsc::channel(PIECES_AHEAD);
-        let building = on_thread(threads, move || build(database, &directory, old, pieces));
+        let building = on_thread(threads, move || {
+            // Whatever is dropped of the image on the way is dropped before the arrival.
+            let image = build(database, &directory, old, pieces)?;
+            Ok::<_, InstallError>(image.map(|image| (image, arrival)))
+        });
         let (received, built) = tokio::join!(receive(database, response, to), building);
         // What the disk says goes before that nobody took any more pieces.
         let image = built??;
@@ -127,7 +134,13 @@ impl Fetcher {
         if status.is_success() {
             return Ok(Some(response));
         }
-        if matches!(status.as_u16(), 404 | 410) {
+        // Anybody may sit at an address and have nothing here: only who knows of the deletion says this.
+        let deleted = response.headers().get(DELETED);
+        let names = |deleted: &HeaderValue| *deleted == database.to_string();
+        if status == StatusCode::GONE
+            && database != DatabaseId::CATALOGUE
+            && deleted.is_some_and(names)
+        {
             return Ok(None);
         }
         let text = timeout(SILENCE_MAX, response.chunk())

@@ -5,7 +5,8 @@
 //! where it stood behind one entry of the log. [`Installer::take_over`] sees to it that every database is
 //! there or further, durably:
 //!
-//! 1. Databases that the manifest does not name any more were deleted: their files go.
+//! 1. Databases that the chain so far names and the manifest does not were deleted: their files go. So do
+//!    those of which the peer says later that it knows of their deletion; not having one is no proof.
 //! 2. A database that has reached its position is made durable as it is.
 //! 3. Any other is fetched from the peer ([`fetch`], [`serve`] on the other side): the receiver says the
 //!    hash of each page it has, the peer sends those that differ, and its table of requests.
@@ -20,7 +21,9 @@
 //! # Where it may end early
 //!
 //! Everything here may be broken off at any point, by an error, a stop or a crash, and be begun again:
-//! what reached its position before is not fetched again.
+//! what reached its position before is not fetched again. What is being made or put in place at that moment
+//! goes on to its own end, and another try at that database is refused until then
+//! ([`crate::databases::Arrival`]). The next try may be at an older manifest, of another peer.
 //!
 //! | broken off | what is there | at the next start, or the next try |
 //! |---|---|---|
@@ -50,9 +53,10 @@ mod serve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tidemark_protocol::{DatabaseId, NodeId, Position, Seq};
+use futures_util::{StreamExt, stream};
+use tidemark_protocol::{DatabaseId, NodeId, Position};
 
 pub(crate) use error::InstallError;
 pub(crate) use serve::routes;
@@ -104,14 +108,24 @@ impl Installer {
         self.remove_deleted(chain, before).await?;
         let mut ordinary: Vec<_> = chain.positions.iter().map(|(id, at)| (*id, *at)).collect();
         ordinary.retain(|(database, _)| *database != DatabaseId::CATALOGUE);
+        let has_failed = AtomicBool::new(false);
+        // Those that have begun come to their end: none may still be in the making when the log goes on.
         stream::iter(ordinary)
-            .map(|(database, at)| self.bring(database, at, source))
+            .map(async |(database, at)| {
+                if has_failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let brought = self.bring(database, at, source).await;
+                has_failed.fetch_or(brought.is_err(), Ordering::Relaxed);
+                brought
+            })
             .buffer_unordered(fetch::FETCHES_MAX)
-            .try_collect::<()>()
+            .fold(Ok(()), async |first, next| first.and(next))
             .await?;
         if let Some(at) = chain.positions.get(&DatabaseId::CATALOGUE) {
             self.bring(DatabaseId::CATALOGUE, *at, source).await?;
         }
+        // Whatever else has files here may be younger than this catalogue, which knows nothing of it.
         self.databases
             .note_taken_over(chain.positions.keys().copied().collect::<HashSet<_>>());
         Ok(())
@@ -140,17 +154,13 @@ impl Installer {
         via.map_or_else(|| source.to_owned(), Clone::clone)
     }
 
-    /// Databases that were written once and that the chain lacks. One that was never written is in no
-    /// chain; whether it was deleted is for the catalogue to say.
+    /// Databases that the chain so far has and the new one lacks. Only the chains tell: files that are
+    /// in neither may be of an earlier try, from a peer whose manifest was newer than this one, and the log
+    /// behind this one goes on with them. Of any other the catalogue says whether it was deleted.
     async fn remove_deleted(&self, chain: &Chain, before: &Chain) -> Result<(), InstallError> {
-        for line in self.databases.all() {
-            let database = line.id();
-            let position = line.database().position();
-            let written = before.positions.contains_key(&database)
-                || position.is_some_and(|position| position.seq != Seq::ZERO);
-            drop(line);
-            if written && !chain.positions.contains_key(&database) {
-                self.remove(database).await?;
+        for database in before.positions.keys() {
+            if *database != DatabaseId::CATALOGUE && !chain.positions.contains_key(database) {
+                self.remove(*database).await?;
             }
         }
         Ok(())
@@ -172,14 +182,15 @@ impl Installer {
         if self.databases.is_gone(database) || self.has(database, at).await? {
             return Ok(());
         }
+        let arrival = self.databases.expect(database)?;
         let directory = self.databases.directory(database);
         let old = self.databases.get(database);
         let begun = tokio::time::Instant::now();
-        let Some(image) = self
+        let threads = self.databases.threads();
+        let fetched = self
             .fetcher
-            .fetch(database, directory, old, source, self.databases.threads())
-            .await?
-        else {
+            .fetch(database, directory, old, source, threads, arrival);
+        let Some((image, arrival)) = fetched.await? else {
             // Deleted at the peer after its manifest was made.
             return self.remove(database).await;
         };
@@ -191,7 +202,11 @@ impl Installer {
                 at,
             });
         }
-        self.databases.replace(database, image.prepared).await?;
+        match self.databases.replace(arrival, image.prepared).await {
+            // Its directory may have come again with the copy.
+            Err(DatabasesError::Gone { .. }) => return self.remove(database).await,
+            replaced => replaced?,
+        }
         self.context.metrics.took_over(fetched, kept);
         tracing::info!(
             %database, %position, fetched, kept, took = ?begun.elapsed(),

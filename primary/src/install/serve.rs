@@ -1,7 +1,8 @@
 //! The sending side: `POST /tidemark/v1/cell/databases/{uuid}/image`.
 //!
 //! The request's body is the receiver's page hashes, eight bytes each; the answer's is described in
-//! [`super::body`]. Any voter answers, from what its readers see: that is committed, whoever leads.
+//! [`super::body`]. Any voter answers, from what its readers see: that is committed, whoever leads. So no
+//! request names the voter it is meant for: whom the receiver knows at this address may be long outdated.
 //!
 //! An image holds a snapshot of its database open, and with it the WAL. So a receiver that takes nothing
 //! for [`PATIENCE`] is dropped, and so is one during whose image the WAL grows by more than the database
@@ -33,6 +34,8 @@ use crate::ship::image;
 
 /// Where a voter fetches the image of a database.
 const IMAGE_PATH: &str = "/tidemark/v1/cell/databases/{uuid}/image";
+/// Header of a 410 that names the deleted database. Without it no answer says that one was deleted.
+pub(super) const DELETED: &str = "tidemark-deleted";
 /// Page hashes of one request. Pages beyond them are sent as if they differed.
 pub(super) const HASHES_MAX: usize = 8 << 20;
 /// Images on their way at once.
@@ -99,16 +102,17 @@ async fn image(
         Err(_elapsed) => return StatusCode::REQUEST_TIMEOUT.into_response(),
     };
     if primary.databases.is_gone(database) {
-        return (StatusCode::GONE, "the database was deleted").into_response();
+        return deleted(database);
     }
     let Ok(Ok(turn)) = timeout(TURN_WAIT, images.acquire_owned()).await else {
         return busy("too many images are on their way");
     };
     let Some(line) = primary.databases.get(database) else {
-        return if primary.databases.is_replacing(database) {
-            busy("the database is being replaced")
+        return if primary.databases.is_gone(database) {
+            deleted(database)
         } else {
-            (StatusCode::NOT_FOUND, "the database is not here").into_response()
+            // Not here yet, being replaced, or closed by a replacement that failed.
+            busy("the database is not open here")
         };
     };
     if line.is_damaged() || line.database().position().is_none() {
@@ -120,6 +124,13 @@ async fn image(
     tokio::spawn(send(primary, line, directory, term, hashes, to, turn));
     let body = stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
     Body::from_stream(body).into_response()
+}
+
+/// The receiver's copy goes, too. A server that knows nothing of databases may also answer 410, but it
+/// names none.
+fn deleted(database: DatabaseId) -> Response {
+    let named = [(DELETED, database.to_string())];
+    (StatusCode::GONE, named, "the database was deleted").into_response()
 }
 
 fn busy(why: &'static str) -> Response {
