@@ -70,7 +70,10 @@ pub(crate) async fn delete<N: Node>(
         if let Some(response) = at_primary(&gateway, &head, &Bytes::new(), &ask).await? {
             return Ok(response);
         }
-        match gateway.node.resolve(&database) {
+        let known = gateway.node.resolve(&database);
+        // Perhaps an earlier try of this request deleted it: the node knows.
+        let gone = || database.parse().ok().filter(|_| ask.request.is_some());
+        match known.or_else(gone) {
             Some(DatabaseId::CATALOGUE) => Err(no_database(&database)),
             None => Err(missing(&*gateway.node, &database)),
             Some(id) => {

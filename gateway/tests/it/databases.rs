@@ -145,6 +145,20 @@ async fn delete_is_null_once_and_404_then() {
     got.failure(404, 7404, "no_database");
 }
 
+#[tokio::test]
+async fn delete_repeated_under_its_request_id_is_the_nodes_to_judge() {
+    let server = Server::start(Double::leading()).await;
+    let delete = async |request: &str| {
+        let ask = server.ask(Method::DELETE, &format!("{DATABASES}/{KNOWN}"));
+        ask.header("tidemark-request-id", request).send().await
+    };
+    let (first, other) = (KNOWN, "0192f3a4-5b6c-7d8e-9fa0-000000000001");
+    for _ in ["first try", "retry"] {
+        assert_eq!(delete(first).await.result(), json!(null));
+    }
+    delete(other).await.failure(404, 7404, "no_database");
+}
+
 /// Names and `result_info` of one page.
 async fn page(server: &Server, query: &str) -> (Vec<String>, serde_json::Value) {
     let got = server.get(&format!("{DATABASES}{query}")).send().await;

@@ -38,6 +38,7 @@ struct State {
     executed: Vec<Execute>,
     created: Vec<CreateDatabase>,
     edited: Vec<EditDatabase>,
+    deleted: Vec<RequestId>,
     upstream: Option<String>,
     patience: Duration,
     not_ready: bool,
@@ -227,10 +228,21 @@ impl Node for Double {
     async fn delete(
         &self,
         database: DatabaseId,
-        _request: Option<RequestId>,
+        request: Option<RequestId>,
     ) -> Result<(), Failure> {
-        self.with(|state| state.databases.retain(|info| info.uuid != database));
-        Ok(())
+        self.with(|state| {
+            if request.is_some_and(|request| state.deleted.contains(&request)) {
+                return Ok(());
+            }
+            let before = state.databases.len();
+            state.databases.retain(|info| info.uuid != database);
+            if state.databases.len() == before {
+                let text = format!("The database {database} could not be found");
+                return Err(Failure::new(FailureKind::NoDatabase, text));
+            }
+            state.deleted.extend(request);
+            Ok(())
+        })
     }
 
     async fn edit(
