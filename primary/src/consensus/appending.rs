@@ -124,6 +124,11 @@ where
 
     async fn send(&mut self, request: AppendEntriesRequest<Cell>) -> Result<(), Unreachable<Cell>> {
         let before = request.prev_log_id;
+        if !request.entries.is_empty() && self.peer.purging.takes(before) {
+            return Err(self
+                .peer
+                .unreachable(&"it is further behind than the log is kept for"));
+        }
         let last = request.entries.last().map_or(before, |e| Some(e.log_id));
         let message = Request::Append(request).encode();
         let message = message.map_err(|error| self.peer.unreachable(&error))?;

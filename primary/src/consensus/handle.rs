@@ -24,7 +24,7 @@ use super::failure::Failure;
 use super::joint;
 use super::log_store::{LogOptions, LogStore};
 use super::members::Hold;
-use super::network::Network;
+use super::network::{Network, Purging};
 use super::parts::split;
 use super::proposal::Proposal;
 use super::snapshot::Receiver;
@@ -67,6 +67,7 @@ pub(super) struct Inner {
     /// Until then this node votes for nobody, itself included: it may have promised that to a leader before
     /// it was started again.
     promised_until: Option<Instant>,
+    purging: Purging,
     /// Proposals are held back while the leadership is handed over.
     pub(super) hold: Hold,
     /// One change of the membership, or of the leader, at a time.
@@ -157,7 +158,8 @@ impl Consensus {
                 failure: failure.clone(),
             },
         );
-        let network = Network::new(transport);
+        let purging = Purging::default();
+        let network = Network::new(transport, purging.clone());
         let raft = Raft::build(
             config.node.0,
             raft_config,
@@ -200,6 +202,7 @@ impl Consensus {
                 unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
                 log_entries_kept: config.log_entries_kept,
                 log_bytes_kept: config.log_bytes_kept,
+                purging,
                 entry_bytes_max: config.entry_bytes_max,
                 handing_over: std::sync::RwLock::default(),
                 failure,
@@ -589,6 +592,7 @@ impl Inner {
         let Some(upto) = self.purgeable(&self.metrics()) else {
             return Ok(());
         };
+        self.purging.begin(upto);
         self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
         self.wait_for(|m| m.purged.is_some_and(|log_id| log_id.index >= upto))
             .await

@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Member;
 use super::appending::{Channel, Session};
-use super::cell::{Cell, CellSnapshot, CellVote};
+use super::cell::{Cell, CellSnapshot, CellVote, LogId};
 use super::snapshot::{Content, Receipt};
 use super::wire::{Answer, Request};
 
@@ -118,20 +119,40 @@ type Appends<'a> = BoxStream<'a, Result<StreamAppendResult<Cell>, RPCError<Cell>
 #[derive(Clone)]
 pub(super) struct Network {
     transport: Arc<dyn Transport>,
+    purging: Purging,
 }
+
+/// The last entry that this node wants out of its log.
+///
+/// openraft does not purge what a follower is being sent, and a follower that is slow and alive is sent
+/// something all the time: its appends end here, so that the log can be cut and it gets a snapshot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Purging(Arc<AtomicU64>);
 
 /// A client of one peer.
 pub(super) struct Peer {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) node: NodeId,
     pub(super) member: Member,
+    pub(super) purging: Purging,
     /// Left by the last session of appends that ended in order.
     pub(super) channel: Option<Channel>,
 }
 
 impl Network {
-    pub(super) fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+    pub(super) fn new(transport: Arc<dyn Transport>, purging: Purging) -> Self {
+        Self { transport, purging }
+    }
+}
+
+impl Purging {
+    pub(super) fn begin(&self, upto: u64) {
+        self.0.fetch_max(upto, Ordering::AcqRel);
+    }
+
+    /// Whether appends that follow `before` need what is to go.
+    pub(super) fn takes(&self, before: Option<LogId>) -> bool {
+        before.map_or(0, |before| before.index) < self.0.load(Ordering::Acquire)
     }
 }
 
@@ -186,6 +207,7 @@ impl fmt::Debug for Peer {
             node,
             member,
             transport: _,
+            purging: _,
             channel: _,
         } = self;
         write!(f, "Peer({node} at {})", member.address)
@@ -201,6 +223,7 @@ impl RaftNetworkFactory<Cell> for Network {
             transport,
             node: NodeId(target),
             member: member.clone(),
+            purging: self.purging.clone(),
             channel: None,
         }
     }
