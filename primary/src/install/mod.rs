@@ -50,6 +50,8 @@ mod error;
 mod fetch;
 mod repair;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
