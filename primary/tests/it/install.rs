@@ -13,19 +13,19 @@ use crate::harness::{named, request, rows};
 use crate::voters::{Cell, eventually};
 
 const TABLE: &str = "CREATE TABLE t(n INTEGER PRIMARY KEY, content)";
-const ROWS: i64 = 100;
+pub(crate) const ROWS: i64 = 100;
 /// Four pages each.
 const FILL: &str = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100) \
                     INSERT INTO t SELECT n, randomblob(16000) FROM n";
 const CHANGE: &str = "UPDATE t SET content = randomblob(16000) WHERE n = ?";
-const COUNT: &str = "SELECT count(*) FROM t";
+pub(crate) const COUNT: &str = "SELECT count(*) FROM t";
 
 const TAKEN_OVER: &str = "tidemark_primary_taken_over_databases_total";
-const FETCHED: &str = "tidemark_primary_fetched_pages_total";
-const KEPT: &str = "tidemark_primary_kept_pages_total";
+pub(crate) const FETCHED: &str = "tidemark_primary_fetched_pages_total";
+pub(crate) const KEPT: &str = "tidemark_primary_kept_pages_total";
 
 /// A log that is short after a few hundred transactions.
-fn short_log(config: PrimaryConfig) -> PrimaryConfig {
+pub(crate) fn short_log(config: PrimaryConfig) -> PrimaryConfig {
     PrimaryConfig {
         persist_every_bytes: 256 << 10,
         log_segment_bytes: 1 << 20,
@@ -47,7 +47,7 @@ async fn create(cell: &Cell, name: &str) -> DatabaseId {
     leader.create(create).await.unwrap().uuid
 }
 
-async fn filled(cell: &Cell, name: &str, id: u128) -> DatabaseId {
+pub(crate) async fn filled(cell: &Cell, name: &str, id: u128) -> DatabaseId {
     let db = create(cell, name).await;
     cell.run(named(id, request(db, TABLE, &[]))).await;
     cell.run(named(id + 1, request(db, FILL, &[]))).await;
@@ -56,7 +56,7 @@ async fn filled(cell: &Cell, name: &str, id: u128) -> DatabaseId {
 
 /// Changes one row again and again until every voter that runs has forgotten the log up to where
 /// `absent` stopped. Request ids count from `id`; gives the last.
-async fn write_past(cell: &Cell, db: DatabaseId, absent: u64, mut id: u128) -> u128 {
+pub(crate) async fn write_past(cell: &Cell, db: DatabaseId, absent: u64, mut id: u128) -> u128 {
     loop {
         let purged = |node| cell.counted(node, "tidemark_log_purged_index");
         if cell
@@ -75,7 +75,7 @@ async fn write_past(cell: &Cell, db: DatabaseId, absent: u64, mut id: u128) -> u
 }
 
 /// Ends a follower. Gives it and the last entry it has.
-async fn kill_a_follower(cell: &Cell) -> (NodeId, u64) {
+pub(crate) async fn kill_a_follower(cell: &Cell) -> (NodeId, u64) {
     cell.settled().await;
     let (node, _) = cell.followers().await.swap_remove(0);
     let last = cell.counted(node, "tidemark_log_appended_index");
@@ -84,7 +84,7 @@ async fn kill_a_follower(cell: &Cell) -> (NodeId, u64) {
 }
 
 /// Ends leaders until it is this one.
-async fn make_leader(cell: &Cell, node: NodeId) {
+pub(crate) async fn make_leader(cell: &Cell, node: NodeId) {
     for _ in 0..20 {
         let (leader, _) = cell.leader().await;
         if leader == node {

@@ -7,6 +7,7 @@ mod deletion;
 mod harness;
 mod install;
 mod large;
+mod repair;
 mod requests;
 mod voters;
 mod writes;
