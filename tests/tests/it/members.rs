@@ -10,12 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidemark_client::Client;
-use tidemark_tests::{Growing, wait};
+use tidemark_tests::{Growing, Node, wait};
 use tokio::task::JoinHandle;
 
 use crate::PROGRAM;
 
 const WRITERS: usize = 4;
+
+/// One number of a node's metrics; zero while it is not among them.
+async fn metric(node: &Node, name: &str) -> u64 {
+    let metrics = node.api().get("/metrics").await.unwrap().text;
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
 
 /// Clients that write as long as they are let, with default settings: none of their requests may fail.
 struct Writers {
@@ -185,6 +193,33 @@ async fn one_voter_grows_to_three_under_writes_and_survives_its_loss() {
     let status = cell.command(&["status"], &[2, 3]).await;
     assert_done(&status);
     assert!(text(&status).contains("leader"), "{}", text(&status));
+}
+
+/// Its state comes by pages: the log that led there is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_voter_joins_under_writes_though_the_log_no_longer_reaches_back() {
+    let mut cell = Growing::new(PROGRAM);
+    cell.add(1).start();
+    cell.node(1).ready().await;
+    let alone = cell.client(&[1]);
+    alone.create_database("large").await.unwrap();
+    let large = alone.database("large");
+    let table = "CREATE TABLE fill (n INTEGER PRIMARY KEY, content BLOB)";
+    large.prepare(table).run().await.unwrap();
+    // Each makes the log 16 MB longer; it is cut every 256 MiB.
+    let fill = "INSERT OR REPLACE INTO fill VALUES (1, randomblob(16000000))";
+    while metric(cell.node(1), "tidemark_log_purged_index").await == 0 {
+        large.prepare(fill).run().await.unwrap();
+    }
+    let writers = Writers::start(&alone).await;
+    writers.progress(50).await;
+    cell.join(2, 1, None);
+    cell.has_voters(&[1, 2]).await;
+    writers.progress(50).await;
+    writers.stop(&alone).await;
+    cell.verified(&[1, 2]).await;
+    let taken = "tidemark_primary_taken_over_databases_total";
+    assert!(metric(cell.node(2), taken).await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
