@@ -39,7 +39,7 @@ impl Line {
         let mut request = hyper::Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "tidemark.test")
+            .header("host", "localhost")
             .header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
