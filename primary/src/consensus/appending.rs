@@ -11,7 +11,10 @@
 //! What openraft makes of it (its `replication` module): it reads ahead as long as it is asked for requests;
 //! an answer acknowledges everything up to it; after an error, a conflict or a newer vote it begins another
 //! session at what was acknowledged, at once or after a pause. So nothing is lost with a connection, and a
-//! repeated entry is known to the follower. A session that ended in order leaves its connection to the next; any
+//! repeated entry is known to the follower. But it also takes the answer for a sign that the follower was there when
+//! the last message that ends at the same entry was sent, and rests leases and strong reads on that; a message that
+//! only says what is committed ends where the one before it ends. So an answer that a later message could be taken
+//! to share waits for that message's own. A session that ended in order leaves its connection to the next; any
 //! other closes it, with the answers that nobody waits for any more.
 
 use std::collections::VecDeque;
@@ -105,10 +108,13 @@ where
             let due = self.in_flight.front().map(|oldest| oldest.due);
             tokio::select! {
                 answer = answered(self.channel.as_mut(), due) => {
-                    return Some(match answer {
+                    let answer = match answer {
                         Ok(answer) => self.acknowledge(&answer),
                         Err(reason) => Err(self.peer.unreachable(&reason).into()),
-                    });
+                    };
+                    if !self.vouches_for_more(&answer) {
+                        return Some(answer);
+                    }
                 }
                 request = self.input.next(), if has_room => match request {
                     Some(request) => {
@@ -154,6 +160,13 @@ where
             due,
         });
         Ok(())
+    }
+
+    /// Whether openraft would take `answer` for one to a later message too, one without entries, and with it
+    /// for a sign that the follower still followed when *that* was sent. That one's own answer will do.
+    fn vouches_for_more(&self, answer: &Appended) -> bool {
+        let next = self.in_flight.front();
+        matches!((answer, next), (Ok(Ok(upto)), Some(next)) if next.last <= *upto)
     }
 
     fn acknowledge(&mut self, answer: &[u8]) -> Appended {
