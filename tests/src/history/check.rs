@@ -5,8 +5,9 @@
 //! - Each acknowledged value is there once, at the place that its writer was told; no refused one is, none
 //!   that nobody wrote is, and none is twice.
 //! - A write that was answered before another was sent is placed before it.
-//! - `seq` of a position minus the rows of its state is the same number everywhere, and one `seq` has one
-//!   checksum: there is a single history.
+//! - One `seq` has one checksum, one number of rows has one position, and between two of them `seq` grows by at
+//!   least what the rows grow: there is a single history. (It may grow by more: the number of a proposal that was
+//!   refused is not used again.)
 //! - What a read saw is what is there in the end, up to the state it was answered from: nobody ever saw
 //!   what was not committed.
 //! - A read is as fresh as it asked, and no session ever goes back.
@@ -81,17 +82,19 @@ pub enum Violation {
         /// What was sent then.
         later: u64,
     },
-    /// A position whose sequence number does not fit the rows of its state.
+    /// Two positions whose sequence numbers do not fit the rows of their states.
     #[error(
-        "position {position} names a state of {rows} rows; all others have seq = rows + {base}"
+        "position {position} names a state of {rows} rows, and {other} one of {other_rows} rows"
     )]
     Count {
         /// The position.
         position: Position,
-        /// Rows of the state.
+        /// Rows of its state.
         rows: u64,
-        /// What the others say.
-        base: u64,
+        /// Another.
+        other: Position,
+        /// Rows of that one's state.
+        other_rows: u64,
     },
     /// One sequence number, two contents.
     #[error("two histories: {one} and {other}")]
@@ -244,25 +247,35 @@ fn one_history(history: &History, found: &mut Vec<Violation>) {
             read.newest.first().map_or(0, |entry| entry.place),
         )
     });
-    let mut base = None;
-    let mut states: BTreeMap<_, Position> = BTreeMap::new();
+    let mut by_seq: BTreeMap<_, Position> = BTreeMap::new();
+    let mut by_rows: BTreeMap<u64, Position> = BTreeMap::new();
     for (position, rows) in written.chain(read) {
-        let own = position.seq.0.checked_sub(rows);
-        let base = *base.get_or_insert(own.unwrap_or(0));
-        if own != Some(base) {
-            let violation = Violation::Count {
+        let known = *by_rows.entry(rows).or_insert(position);
+        if known.seq != position.seq {
+            found.push(Violation::Count {
                 position,
                 rows,
-                base,
-            };
-            found.push(violation);
+                other: known,
+                other_rows: rows,
+            });
         }
-        let known = states
+        let known = by_seq
             .entry((position.epoch, position.seq))
             .or_insert(position);
         if *known != position {
             let (one, other) = (*known, position);
             found.push(Violation::Fork { one, other });
+        }
+    }
+    for ((fewer, before), (more, after)) in by_rows.iter().zip(by_rows.iter().skip(1)) {
+        let grown = after.seq.0.checked_sub(before.seq.0);
+        if grown.is_none_or(|grown| grown < more - fewer) {
+            found.push(Violation::Count {
+                position: *after,
+                rows: *more,
+                other: *before,
+                other_rows: *fewer,
+            });
         }
     }
 }

@@ -212,9 +212,44 @@ fn position_that_does_not_fit_its_rows_is_found() {
     let violation = Violation::Count {
         position: state(3),
         rows: 2,
-        base: BASE,
+        other: state(2),
+        other_rows: 2,
     };
     assert_eq!(found, [violation]);
+}
+
+#[test]
+fn numbers_that_grow_less_than_the_rows_are_found() {
+    let found = found(|history, _| history.reads[4].position = state(3));
+    let violation = Violation::Count {
+        position: state(3),
+        rows: 4,
+        other: state(3),
+        other_rows: 3,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn numbers_of_refused_proposals_may_be_missing() {
+    let found = found(|history, _| {
+        let later = |position: &mut Position| {
+            if position.seq >= state(3).seq {
+                position.seq.0 += 1;
+            }
+        };
+        for write in &mut history.writes {
+            if let Fate::Committed(told) = &mut write.fate {
+                told.position.iter_mut().for_each(later);
+            }
+        }
+        history
+            .reads
+            .iter_mut()
+            .map(|read| &mut read.position)
+            .for_each(later);
+    });
+    assert_eq!(found, []);
 }
 
 #[test]
