@@ -30,6 +30,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static(headers::SHOULD_RETRY);
 /// What the node ran.
 pub(crate) fn answer(answer: Answer) -> Response {
     let Answer {
+        tally: _,
         results,
         bookmark,
         repeated,

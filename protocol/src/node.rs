@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::bookmark::Bookmark;
 use crate::cell::CellStatus;
 use crate::contract::{OnMiss, ReadContract};
+use crate::dump::{DumpOptions, DumpOutput};
 use crate::error::{Failure, FailureKind};
 use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
 use crate::position::Position;
-use crate::render::{AnswerShape, ValueForm};
+use crate::render::{AnswerShape, Tally, ValueForm};
 use crate::value::Statement;
 
 /// Run these statements, as one transaction.
@@ -34,6 +35,22 @@ pub struct Execute {
     pub shape: AnswerShape,
     /// Form of the values in the answer.
     pub form: ValueForm,
+    /// What the statements may say beyond SQL that reads and writes.
+    pub rules: Rules,
+}
+
+/// How the statements of a request are taken.
+///
+/// Under either, a request whose first statement is `PRAGMA foreign_keys = off` runs without enforcement of
+/// foreign keys, and commits only if none is violated at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Rules {
+    /// As statements of one transaction that is not theirs to begin or end.
+    #[default]
+    Request,
+    /// As a file: `BEGIN`, `COMMIT` and `END` do nothing, no rows are returned, and the answer is one element,
+    /// the sum over all statements, with their number in `num_queries`.
+    Script,
 }
 
 /// What became of an [`Execute`] that did not fail.
@@ -55,6 +72,15 @@ pub struct Answer {
     pub bookmark: Bookmark,
     /// Whether a recorded answer of an earlier try was repeated.
     pub repeated: bool,
+    /// What it cost; nothing if it was repeated.
+    pub tally: Tally,
+}
+
+/// An export that was written to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exported {
+    /// The state that was written.
+    pub bookmark: Bookmark,
 }
 
 /// A database as the catalogue has it.
@@ -250,6 +276,21 @@ pub trait Node: Send + Sync + 'static {
         &self,
         database: DatabaseId,
     ) -> impl Future<Output = Result<Verification, Failure>> + Send;
+
+    /// Writes a database as SQL text to `output`, all of it as of one state. Reads and writes go on meanwhile.
+    fn export(
+        &self,
+        database: DatabaseId,
+        options: DumpOptions,
+        deadline: Duration,
+        output: DumpOutput,
+    ) -> impl Future<Output = Result<Exported, Failure>> + Send {
+        drop((options, output));
+        async move {
+            let text = format!("this node cannot export database {database} within {deadline:?}");
+            Err(Failure::new(FailureKind::Unavailable, text))
+        }
+    }
 
     /// A node's account of itself.
     fn status(&self) -> impl Future<Output = NodeStatus> + Send;

@@ -105,6 +105,42 @@ impl StatementStatistics {
     }
 }
 
+/// An answer, and what it cost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rendered {
+    /// D1's `result` array.
+    pub results: Bytes,
+    /// What its statements came to.
+    pub tally: Tally,
+}
+
+/// What the statements of a request came to, for statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Statements that ran.
+    pub statements: u64,
+    /// Rows in the answer.
+    pub rows_returned: u64,
+    /// libSQL's counter of rows read.
+    pub rows_read: u64,
+    /// libSQL's counter of rows written.
+    pub rows_written: u64,
+    /// Whether any statement changed the database.
+    pub wrote: bool,
+    /// Time in SQLite.
+    pub duration: Duration,
+}
+
+impl Tally {
+    fn add(&mut self, statement: &StatementStatistics) {
+        self.statements += 1;
+        self.rows_read = self.rows_read.saturating_add(statement.rows_read);
+        self.rows_written = self.rows_written.saturating_add(statement.rows_written);
+        self.wrote |= statement.changed_db;
+        self.duration = self.duration.saturating_add(statement.duration);
+    }
+}
+
 /// Shape of `results`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RowShape {
@@ -208,8 +244,8 @@ pub struct Renderer {
     out: Vec<u8>,
     /// Where the element of the text in hand begins, and what its statements came to so far.
     text: Text,
-    /// Rows of all statements.
-    rows: u64,
+    /// Of all statements.
+    tally: Tally,
     rows_of_statement: u64,
     /// Whether the statement in hand has announced its columns.
     has_columns: bool,
@@ -250,7 +286,7 @@ impl Renderer {
             meta_head,
             out,
             text: Text::default(),
-            rows: 0,
+            tally: Tally::default(),
             rows_of_statement: 0,
             has_columns: false,
             keys: Vec::new(),
@@ -261,8 +297,11 @@ impl Renderer {
     }
 
     /// The finished `result` array.
-    pub fn finish(self) -> Bytes {
-        Bytes::from(self.out)
+    pub fn finish(self) -> Rendered {
+        Rendered {
+            results: Bytes::from(self.out),
+            tally: self.tally,
+        }
     }
 
     fn check_bytes(&self) -> Result<(), AnswerLimit> {
@@ -404,9 +443,9 @@ impl ResultSink for Renderer {
             RowShape::Objects => b'}',
             RowShape::Arrays => b']',
         });
-        self.rows += 1;
+        self.tally.rows_returned += 1;
         self.rows_of_statement += 1;
-        if self.rows > self.bounds.rows_max {
+        if self.tally.rows_returned > self.bounds.rows_max {
             return Err(AnswerLimit::Rows {
                 max: self.bounds.rows_max,
             });
@@ -422,6 +461,7 @@ impl ResultSink for Renderer {
                 (RowShape::Arrays, true) => b"]}",
                 (RowShape::Arrays, false) => br#"{"columns":[],"rows":[]}"#,
             });
+        self.tally.add(statistics);
         let mut statistics = *statistics;
         if self.elements == Elements::Texts {
             if let Some(before) = self.text.sum {
@@ -462,7 +502,7 @@ impl ResultSink for Renderer {
         self.out.clear();
         self.out.extend_from_slice(b"[]");
         self.text = Text::default();
-        self.rows = 0;
+        self.tally = Tally::default();
         self.overflowed = false;
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tidemark_engine::{Control, ReadError};
 use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::node::Answer;
-use tidemark_protocol::render::{Renderer, ResultSink};
+use tidemark_protocol::render::{Rendered, Renderer, ResultSink};
 use tidemark_protocol::{
     Bookmark, BookmarkError, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position,
     ReadContract, Statement,
@@ -235,10 +235,12 @@ impl Read<'_> {
             return self.refused(miss);
         }
         self.core.metrics().reads.inc();
+        let Rendered { results, tally } = renderer.finish();
         Ok(Executed::Answer(Answer {
-            results: renderer.finish(),
+            results,
             bookmark: Bookmark::issue(self.catalogue.bookmark_key(), database, position),
             repeated: false,
+            tally,
         }))
     }
 

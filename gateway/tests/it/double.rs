@@ -10,6 +10,7 @@ use tidemark_protocol::node::{
     Answer, CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase,
     ListDatabases, NodeStatus, Role, Verification,
 };
+use tidemark_protocol::render::Tally;
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node,
     NodeId, Position, Region, RequestId, Seq, StateChecksum, Term,
@@ -162,6 +163,7 @@ impl Node for Double {
                 results,
                 bookmark: bookmark(),
                 repeated,
+                tally: Tally::default(),
             }))
         };
         match turn.unwrap_or(Turn::Answer(Bytes::from_static(b"[]"))) {

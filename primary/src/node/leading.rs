@@ -47,9 +47,10 @@ impl Primary {
         };
         let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), written.position);
         Ok(Some(Answer {
-            results: written.results,
+            results: written.rendered.results,
             bookmark,
             repeated: written.repeated,
+            tally: written.rendered.tally,
         }))
     }
 
@@ -102,9 +103,9 @@ impl Primary {
     ) -> Result<Option<Written>, Failure> {
         if !line.known_to_write(&request.statements) {
             match self.read(line, &request, &self.context.served_by).await {
-                Ok(Read::Done(results, position)) => {
+                Ok(Read::Done(rendered, position)) => {
                     return Ok(Some(Written {
-                        results,
+                        rendered,
                         position,
                         wrote: false,
                         repeated: false,

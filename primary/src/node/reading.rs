@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tidemark_engine::{Control, Database, ReadError};
 use tidemark_protocol::node::Verification;
-use tidemark_protocol::render::{Renderer, ServedBy};
+use tidemark_protocol::render::{Rendered, Renderer, ServedBy};
 use tidemark_protocol::{Execute, Failure, FailureKind, Position};
 use tokio::sync::oneshot;
 
@@ -22,8 +21,8 @@ const INLINE_PATIENCE: Duration = Duration::from_micros(500);
 
 /// What a read on this node came to.
 pub(super) enum Read {
-    /// D1's `result` array, and the state it was read from.
-    Done(Bytes, Position),
+    /// The answer, and the state it was read from.
+    Done(Rendered, Position),
     /// Some statement writes.
     Writes,
 }

@@ -77,7 +77,7 @@ impl Primary {
             ..self.context.served_by.clone()
         };
         match self.read(&line, &left, &served_by).await {
-            Ok(Read::Done(results, position)) => {
+            Ok(Read::Done(rendered, position)) => {
                 let behind = wanted.is_some_and(|wanted| !position.reached(&wanted));
                 let lost = wanted.is_some_and(|wanted| is_lost(position, wanted));
                 if lost || (behind && request.on_miss != OnMiss::Stale) {
@@ -85,9 +85,10 @@ impl Primary {
                 }
                 let key = catalogue.bookmark_key();
                 Ok(Some(Answer {
-                    results,
+                    results: rendered.results,
                     bookmark: Bookmark::issue(key, request.database, position),
                     repeated: false,
+                    tally: rendered.tally,
                 }))
             }
             Ok(Read::Writes) => {

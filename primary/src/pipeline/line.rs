@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_engine::{Database, EngineError, Opened, Strand};
+use tidemark_protocol::render::Rendered;
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
     Transaction,
@@ -29,8 +30,8 @@ const WRITES_KNOWN_MAX: usize = 1024;
 /// What a committed write answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// D1's `result` array.
-    pub(crate) results: Bytes,
+    /// The answer.
+    pub(crate) rendered: Rendered,
     /// The state it led to, or, if it wrote nothing, the state it saw.
     pub(crate) position: Position,
     /// Whether it made a transaction.

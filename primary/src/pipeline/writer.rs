@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tidemark_engine::{
     ApplyError, CheckpointMode, Control, Database, EngineError, ExecuteError, Owner, Stamp,
 };
-use tidemark_protocol::render::{AnswerBounds, Renderer, ServedBy};
+use tidemark_protocol::render::{AnswerBounds, Rendered, Renderer, ServedBy, Tally};
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, RequestId, Seq, Term,
     Transaction,
@@ -164,8 +164,8 @@ impl Writer {
             return;
         };
         match self.run(request, after, term, deadline) {
-            Ok((results, transaction)) => {
-                self.propose(request.request, term, results, transaction, waiter)
+            Ok((rendered, transaction)) => {
+                self.propose(request.request, term, rendered, transaction, waiter)
             }
             Err(failure) => self.refuse(failure, waiter),
         }
@@ -201,7 +201,10 @@ impl Writer {
         };
         if let Some(outcome) = self.remembered.get(&request) {
             let written = Written {
-                results: outcome.answer.clone().unwrap_or(NOT_KEPT),
+                rendered: Rendered {
+                    results: outcome.answer.clone().unwrap_or(NOT_KEPT),
+                    tally: Tally::default(),
+                },
                 position: outcome.position,
                 wrote: true,
                 repeated: true,
@@ -228,7 +231,7 @@ impl Writer {
         after: Seq,
         term: Term,
         deadline: Instant,
-    ) -> Result<(Bytes, Option<Transaction>), Failure> {
+    ) -> Result<(Rendered, Option<Transaction>), Failure> {
         if self.deleted {
             return Err(crate::node::no_database(&self.database.id().to_string()));
         }
@@ -272,7 +275,7 @@ impl Writer {
         &mut self,
         request: Option<RequestId>,
         term: Term,
-        results: Bytes,
+        rendered: Rendered,
         transaction: Option<Transaction>,
         waiter: Waiter,
     ) {
@@ -286,7 +289,7 @@ impl Writer {
             proposed,
             request: request.filter(|_| proposed),
             answer: Ok(Written {
-                results,
+                rendered,
                 position: up_to,
                 wrote: proposed,
                 repeated: false,

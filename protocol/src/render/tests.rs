@@ -58,7 +58,7 @@ fn run(sink: &mut Renderer, columns: &[&str], rows: &[&[ValueRef<'_>]]) -> Resul
 fn results(shape: RowShape, form: ValueForm, names: &[&str], rows: &[&[ValueRef<'_>]]) -> String {
     let mut sink = renderer(shape, form);
     run(&mut sink, names, rows).unwrap();
-    let out = String::from_utf8(sink.finish().to_vec()).unwrap();
+    let out = String::from_utf8(sink.finish().results.to_vec()).unwrap();
     let out = out
         .strip_prefix(r#"[{"results":"#)
         .expect("the beginning of a result");
@@ -127,7 +127,7 @@ fn statements_follow_each_other_in_one_array() {
     let want = format!(
         r#"[{{"results":[{{"a":1,"b":null}},{{"a":"x","b":[1,2]}}],{META},{{"results":[],{META},{{"results":[],{META}]"#
     );
-    assert_eq!(sink.finish(), want);
+    assert_eq!(sink.finish().results, want);
 }
 
 #[test]
@@ -260,7 +260,8 @@ fn meta_is_read_back_by_clients() {
         ..STATISTICS
     })
     .unwrap();
-    let read: Vec<StatementResult<Vec<Json>>> = serde_json::from_slice(&sink.finish()).unwrap();
+    let read: Vec<StatementResult<Vec<Json>>> =
+        serde_json::from_slice(&sink.finish().results).unwrap();
     let Meta {
         duration,
         timings,
@@ -283,7 +284,7 @@ fn recorded_is_a_whole_array_between_statements() {
         assert_eq!(recorded.len(), statements);
     }
     let recorded = sink.recorded().to_vec();
-    assert_eq!(sink.finish(), recorded);
+    assert_eq!(sink.finish().results, recorded);
 }
 
 #[test]
@@ -298,7 +299,7 @@ fn reset_forgets_everything() {
     sink.reset();
     assert_eq!(sink.recorded(), b"[]");
     run(&mut sink, &["b"], &[one, one]).unwrap();
-    let read: Json = serde_json::from_slice(&sink.finish()).unwrap();
+    let read: Json = serde_json::from_slice(&sink.finish().results).unwrap();
     assert_eq!(read[0]["results"], json!([{"b": 1}, {"b": 1}]));
     // In the middle of a row, after too large a cell.
     let mut sink = bounded(RowShape::Arrays, ValueForm::D1, bounds);
