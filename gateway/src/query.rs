@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use tidemark_protocol::d1::{BadQuery, QueryBounds};
-use tidemark_protocol::node::{Answer, Execute, Executed};
+use tidemark_protocol::node::{Answer, Execute, Executed, Rules};
 use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
 use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, d1};
 use tokio::task::spawn_blocking;
@@ -154,6 +154,7 @@ impl Job<'_> {
                     on_miss: ask.on_miss,
                     shape: self.shape,
                     form: ask.form,
+                    rules: Rules::Request,
                 };
                 let deadline = execute.deadline;
                 Ok(settled(deadline, gateway.node.execute(execute)).await?)

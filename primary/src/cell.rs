@@ -20,7 +20,7 @@ use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
     Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Node, OnMiss,
-    ReadContract, RequestId, Seq, Statement, Term, Value,
+    ReadContract, RequestId, Rules, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -354,6 +354,7 @@ impl Primary {
             on_miss: OnMiss::Error,
             shape: RowShape::Objects.into(),
             form: ValueForm::D1,
+            rules: Rules::Request,
         };
         line.write(request, Seq::ZERO, term).await
     }

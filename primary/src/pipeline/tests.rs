@@ -15,7 +15,7 @@ use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
     DatabaseId, Execute, FailureKind, Incarnation, Node, NodeId, OnMiss, Position, ReadContract,
-    Seq, Statement, Term, Transaction,
+    Rules, Seq, Statement, Term, Transaction,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -114,6 +114,7 @@ fn request(database: DatabaseId, sql: &str) -> Execute {
         on_miss: OnMiss::Error,
         shape: RowShape::Arrays.into(),
         form: ValueForm::Exact,
+        rules: Rules::Request,
     }
 }
 

@@ -13,7 +13,7 @@ use tidemark_protocol::node::{Answer, CreateDatabase};
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
     DatabaseId, Execute, Executed, Failure, Incarnation, Node, NodeId, OnMiss, ReadContract,
-    RequestId, Statement, Value,
+    RequestId, Rules, Statement, Value,
 };
 
 struct TokioThreads(tokio::runtime::Handle);
@@ -120,6 +120,7 @@ pub(crate) fn request(database: DatabaseId, sql: &str, params: &[Value]) -> Exec
         on_miss: OnMiss::Error,
         shape: RowShape::Arrays.into(),
         form: ValueForm::Exact,
+        rules: Rules::Request,
     }
 }
 

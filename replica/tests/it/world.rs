@@ -12,7 +12,7 @@ use tidemark_protocol::node::{Answer, Node};
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
     Bookmark, DatabaseId, Execute, Executed, Failure, NodeId, OnMiss, Position, ReadContract,
-    Statement,
+    Rules, Statement,
 };
 use tidemark_replica::{Environment, Replica, ReplicaConfig};
 
@@ -214,6 +214,7 @@ pub fn request(sql: &str, read: ReadContract) -> Execute {
         on_miss: OnMiss::Forward,
         shape: RowShape::Arrays.into(),
         form: ValueForm::Exact,
+        rules: Rules::Request,
     }
 }
 
