@@ -170,7 +170,10 @@ async fn run_replica(
 ) -> anyhow::Result<()> {
     let first = config.upstreams.first().cloned();
     let first = first.context("a replica needs an upstream")?;
+    let address = listener.local_addr()?;
+    let own = || (!address.ip().is_unspecified()).then(|| format!("http://{address}"));
     let replica_config = ReplicaConfig {
+        advertise: config.advertise.clone().or_else(own),
         upstreams: config.upstreams.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),

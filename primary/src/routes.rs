@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use subtle::ConstantTimeEq;
-use tidemark_protocol::headers::LEADER;
+use tidemark_protocol::headers::{ADVERTISED, LEADER};
 use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use tokio::time::timeout;
 
@@ -63,10 +63,12 @@ async fn stream(
     match upgrade {
         Ok(upgrade) => {
             let ship = Arc::clone(&primary.ship);
+            let url = headers.get(ADVERTISED).and_then(|url| url.to_str().ok());
+            let url = url.map(str::to_owned);
             upgrade
                 .max_message_size(FOLLOWER_MESSAGE_BYTES_MAX)
                 .max_frame_size(FOLLOWER_MESSAGE_BYTES_MAX)
-                .on_upgrade(move |socket| session::serve(ship, socket))
+                .on_upgrade(move |socket| session::serve(ship, url, socket))
         }
         Err(rejection) => rejection.into_response(),
     }

@@ -22,6 +22,8 @@ pub const FAILURE: &str = "tidemark-failure";
 pub const REPEATED: &str = "tidemark-repeated";
 /// Who answered: `<region>/<primary|replica>/<node id>`.
 pub const SERVED_BY: &str = "tidemark-served-by";
+/// On the handshake of a replica's stream: the base URL under which it says that it is reached.
+pub const ADVERTISED: &str = "tidemark-advertised";
 /// `false` keeps the retrying clients of D1's API from trying again.
 pub const SHOULD_RETRY: &str = "x-should-retry";
 /// On a refusal by a voter that does not lead: base URL of the one that does.

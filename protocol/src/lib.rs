@@ -7,6 +7,7 @@
 pub mod bookmark;
 pub mod catalogue;
 pub mod cell;
+pub mod cluster;
 pub mod contract;
 pub mod d1;
 pub mod dump;

@@ -210,6 +210,13 @@ pub struct ReplicaStatus {
     pub behind: u64,
     /// Age of the oldest of them in milliseconds, by the primary's clock alone; zero when none.
     pub confirm_lag_ms: u64,
+    /// Base URL under which it says that it is reached.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Microseconds that the newest message which it answered, a transaction or a heartbeat, took there and
+    /// back, its own work included.
+    #[serde(default)]
+    pub round_trip_us: Option<u64>,
 }
 
 /// The content of a database, recomputed from its pages.

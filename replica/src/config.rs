@@ -41,6 +41,8 @@ pub struct ReplicaConfig {
     /// Base URLs of the nodes that it looks at for one to follow and forward to: voters of the cell. One
     /// that does not lead says who does.
     pub upstreams: Vec<String>,
+    /// Base URL under which clients reach it, for the map of the cluster.
+    pub advertise: Option<String>,
     /// What it must know to be let in.
     pub cluster_secret: String,
     /// How databases are opened.
@@ -73,6 +75,7 @@ impl ReplicaConfig {
             node,
             region,
             upstreams: vec![upstream],
+            advertise: None,
             cluster_secret: String::new(),
             engine: Options::default(),
             answer: AnswerBounds::default(),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use tidemark_protocol::headers::ADVERTISED;
 use tidemark_protocol::stream::{
     ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage,
 };
@@ -155,6 +156,11 @@ impl Follower {
         let bearer = HeaderValue::from_str(&bearer).map_err(tungstenite::http::Error::from);
         let bearer = bearer.map_err(tungstenite::Error::from)?;
         request.headers_mut().insert("authorization", bearer);
+        if let Some(url) = &core.config.advertise {
+            let url = HeaderValue::from_str(url).map_err(tungstenite::http::Error::from);
+            let url = url.map_err(tungstenite::Error::from)?;
+            request.headers_mut().insert(ADVERTISED, url);
+        }
         let message_bytes_max = Some(ENVELOPE_BYTES + PAYLOAD_BYTES_MAX);
         let limits = WebSocketConfig::default()
             .max_message_size(message_bytes_max)

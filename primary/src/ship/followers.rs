@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tidemark_protocol::node::ReplicaStatus;
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region};
@@ -23,6 +24,8 @@ pub(crate) struct Followers {
 pub(crate) struct Follower {
     node: NodeId,
     region: Region,
+    /// Where it says that it is reached.
+    url: Option<String>,
     news: Notify,
     state: Mutex<State>,
 }
@@ -35,14 +38,22 @@ struct State {
     dropped: Vec<DatabaseId>,
     unconfirmed: HashMap<DatabaseId, VecDeque<(Position, Instant)>>,
     unconfirmed_count: usize,
+    /// Of the newest message that it answered.
+    round_trip: Option<Duration>,
 }
 
 impl Followers {
     /// Takes in a replica that connected. It stays while its session holds it.
-    pub(crate) fn connect(&self, node: NodeId, region: Region) -> Arc<Follower> {
+    pub(crate) fn connect(
+        &self,
+        node: NodeId,
+        region: Region,
+        url: Option<String>,
+    ) -> Arc<Follower> {
         let follower = Arc::new(Follower {
             node,
             region,
+            url,
             news: Notify::new(),
             state: Mutex::default(),
         });
@@ -150,17 +161,26 @@ impl Follower {
             return;
         };
         let before = queue.len();
+        let mut newest = None;
         while queue
             .front()
             .is_some_and(|(sent, _)| position.reached(sent))
         {
-            queue.pop_front();
+            newest = queue.pop_front().map(|(_, since)| since);
         }
         let confirmed = before - queue.len();
         if queue.is_empty() {
             state.unconfirmed.remove(&database);
         }
         state.unconfirmed_count -= confirmed;
+        if let Some(since) = newest {
+            state.round_trip = Some(since.elapsed());
+        }
+    }
+
+    /// It echoed a heartbeat that was sent this long ago.
+    pub(crate) fn echoed(&self, round_trip: Duration) {
+        self.lock().round_trip = Some(round_trip);
     }
 
     fn status(&self, now: Instant) -> ReplicaStatus {
@@ -178,6 +198,10 @@ impl Follower {
             databases: state.followed.len() as u64,
             behind: state.unconfirmed_count as u64,
             confirm_lag_ms: u64::try_from(lag).unwrap_or(u64::MAX),
+            url: self.url.clone(),
+            round_trip_us: state
+                .round_trip
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         }
     }
 

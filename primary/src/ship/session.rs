@@ -76,12 +76,13 @@ pub(crate) enum SessionError {
 }
 
 /// Serves one replica until either side has enough.
-pub(crate) async fn serve(context: Arc<ShipContext>, socket: WebSocket) {
+/// `url` is where it says that it is reached.
+pub(crate) async fn serve(context: Arc<ShipContext>, url: Option<String>, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let (messages, inbox) = mpsc::channel(MESSAGES_AHEAD);
     // Reading has a task of its own, so that a large send never keeps echoes from being read.
     let reading = tokio::spawn(read(stream, messages));
-    let result = Session::begin(&context, sink, inbox).await;
+    let result = Session::begin(&context, url, sink, inbox).await;
     let (node, error) = match result {
         Ok(session) => (Some(session.follower.node()), session.run().await),
         Err(error) => (None, error),
@@ -135,11 +136,14 @@ struct Session<'a> {
     image_position: Option<Position>,
     /// Heartbeats sent since the last echo.
     unechoed: u32,
+    /// What the stamps of heartbeats count from.
+    started: Instant,
 }
 
 impl<'a> Session<'a> {
     async fn begin(
         context: &'a Arc<ShipContext>,
+        url: Option<String>,
         sink: SplitSink<WebSocket, Message>,
         mut inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
     ) -> Result<Self, SessionError> {
@@ -169,7 +173,7 @@ impl<'a> Session<'a> {
             context,
             sink,
             inbox,
-            follower: context.followers.connect(node, region),
+            follower: context.followers.connect(node, region, url),
             term,
             sent: HashMap::new(),
             hashes: HashesInProgress::default(),
@@ -177,6 +181,7 @@ impl<'a> Session<'a> {
             image: None,
             image_position: None,
             unechoed: 0,
+            started: Instant::now(),
         };
         let heartbeat_ms = u32::try_from(context.heartbeat.as_millis()).unwrap_or(u32::MAX);
         session
@@ -203,7 +208,7 @@ impl<'a> Session<'a> {
     }
 
     async fn work(&mut self) -> Result<SessionError, SessionError> {
-        let started = Instant::now();
+        let started = self.started;
         let follower = Arc::clone(&self.follower);
         let mut serving = self.context.serving.clone();
         let mut heartbeat = interval(self.context.heartbeat);
@@ -264,7 +269,14 @@ impl<'a> Session<'a> {
                     self.follower.confirmed(database, position);
                 }
             }
-            FollowerMessage::Echo { .. } => self.unechoed = 0,
+            FollowerMessage::Echo { stamp } => {
+                self.unechoed = 0;
+                let sent = Duration::from_micros(stamp);
+                // A stamp that was never given says nothing.
+                if let Some(round_trip) = self.started.elapsed().checked_sub(sent) {
+                    self.follower.echoed(round_trip);
+                }
+            }
         }
         Ok(())
     }
