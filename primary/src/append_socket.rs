@@ -20,7 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::consensus::{AnswerError, Channel, Consensus, IN_FLIGHT_COUNT_MAX};
-use crate::transport::{ANSWER_BYTES_MAX, chain};
+use crate::peer_http::chain;
+use crate::transport::ANSWER_BYTES_MAX;
 
 /// Where voters append.
 pub(crate) const APPEND_PATH: &str = "/tidemark/v1/raft/append";

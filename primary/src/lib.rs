@@ -24,6 +24,7 @@ mod machine;
 mod members;
 mod metrics;
 mod node;
+mod peer_http;
 mod pipeline;
 mod routes;
 mod ship;

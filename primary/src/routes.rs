@@ -7,11 +7,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue, ORIGIN};
+use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use subtle::ConstantTimeEq;
 use tidemark_protocol::headers::{ADVERTISED, LEADER};
 use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use tokio::time::timeout;
@@ -21,6 +20,7 @@ use crate::cell::Primary;
 use crate::consensus::AnswerError;
 use crate::install;
 use crate::members;
+use crate::peer_http::{knows_secret, stranger};
 use crate::ship::session;
 use crate::transport::{INCARNATION, MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
 
@@ -51,11 +51,7 @@ async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     if !knows_secret(&headers, &primary.config.cluster_secret) {
-        return (
-            StatusCode::UNAUTHORIZED,
-            "the cluster secret is missing or wrong",
-        )
-            .into_response();
+        return stranger();
     }
     if primary.serving.borrow().is_none() {
         return not_leading(&primary);
@@ -95,11 +91,7 @@ fn not_leading(primary: &Primary) -> Response {
 async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if !knows_secret(&head.headers, &primary.config.cluster_secret) {
-        return (
-            StatusCode::UNAUTHORIZED,
-            "the cluster secret is missing or wrong",
-        )
-            .into_response();
+        return stranger();
     }
     if let Err(misdirected) = meant_for(&primary, &head.headers) {
         return misdirected.into_response();
@@ -130,11 +122,7 @@ async fn appends(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     if !knows_secret(&headers, &primary.config.cluster_secret) {
-        return (
-            StatusCode::UNAUTHORIZED,
-            "the cluster secret is missing or wrong",
-        )
-            .into_response();
+        return stranger();
     }
     if let Err(misdirected) = meant_for(&primary, &headers) {
         return misdirected.into_response();
@@ -161,36 +149,4 @@ fn meant_for(primary: &Primary, headers: &HeaderMap) -> Result<(), (StatusCode, 
     }
     let text = format!("this is voter {node}, incarnation {incarnation}");
     Err((StatusCode::MISDIRECTED_REQUEST, text))
-}
-
-/// An empty secret asks for none: for nodes that only listen on loopback. There pages in a browser could ask as
-/// well, whoever wrote them; browsers say so with `Origin`, on WebSockets and on all that may change something,
-/// and neither replicas nor voters do.
-pub(crate) fn knows_secret(headers: &HeaderMap, secret: &str) -> bool {
-    if secret.is_empty() {
-        return !headers.contains_key(ORIGIN);
-    }
-    let given = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    given.is_some_and(|given| bool::from(given.as_bytes().ct_eq(secret.as_bytes())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn page_of_a_browser_is_refused_where_no_secret_is_asked_for() {
-        let mut headers = HeaderMap::new();
-        assert!(knows_secret(&headers, "") && !knows_secret(&headers, "secret"));
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
-        assert!(knows_secret(&headers, "secret"));
-        for origin in ["http://elsewhere.example", "http://127.0.0.1:8787", "null"] {
-            headers.insert(ORIGIN, HeaderValue::from_static(origin));
-            assert!(!knows_secret(&headers, ""), "{origin}");
-            assert!(knows_secret(&headers, "secret"), "{origin}");
-        }
-    }
 }

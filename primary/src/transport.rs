@@ -10,16 +10,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue};
 use tidemark_protocol::NodeId;
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
-
 use tokio::time::timeout;
 
 use crate::append_socket;
 use crate::consensus::{Channel, Member, Transport, TransportError};
+use crate::peer_http::{self, BodyError, chain, read_body};
 
 /// Where voters talk to each other.
 pub const RAFT_PATH: &str = "/tidemark/v1/raft";
@@ -31,8 +31,6 @@ pub(crate) const INCARNATION: &str = "tidemark-incarnation";
 pub(crate) const MESSAGE_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + (8 << 20);
 /// Largest answer. All are a few dozen bytes.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Time for a connection to come about, in one region.
-const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Shorter than a server waits for the next request on a kept connection.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Kept connections per voter. Appends, heartbeats and votes may be on their way at once.
@@ -42,7 +40,8 @@ const IDLE_CONNECTIONS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
     client: reqwest::Client,
-    authorization: Option<HeaderValue>,
+    /// The cluster secret, for what is no request of `client`.
+    shown: HeaderMap,
     /// Ways to voters other than the address that the cell knows.
     via: HashMap<NodeId, String>,
     lost: Arc<Lost>,
@@ -56,25 +55,14 @@ impl HttpTransport {
     /// With this cluster secret, or with none if it is empty, and by these ways where the address that the
     /// cell knows does not lead from here. `None` if the secret cannot be sent in a header.
     pub(crate) fn new(secret: &str, via: HashMap<NodeId, String>) -> Option<Self> {
-        let authorization = if secret.is_empty() {
-            None
-        } else {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {secret}")).ok()?;
-            bearer.set_sensitive(true);
-            Some(bearer)
-        };
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT)
+        let client = peer_http::client(secret)?
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .tcp_nodelay(true)
             .build()
             .expect("no option of this client can be wrong");
         Some(Self {
             client,
-            authorization,
+            shown: peer_http::shown(secret)?,
             via,
             lost: Arc::default(),
         })
@@ -90,14 +78,11 @@ impl HttpTransport {
 
     /// Who this is meant for, and that it comes from a voter.
     fn headers(&self, node: NodeId, member: &Member) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+        let mut headers = self.shown.clone();
         let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
         headers.insert(VOTER, meant);
         let incarnation = HeaderValue::try_from(member.incarnation.to_string());
         headers.insert(INCARNATION, incarnation.expect("hexadecimal digits"));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
         headers
     }
 }
@@ -158,17 +143,10 @@ impl Transport for HttpTransport {
 async fn exchange(request: reqwest::RequestBuilder) -> Result<Bytes, String> {
     let mut response = request.send().await.map_err(|error| chain(&error))?;
     let status = response.status();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(format!(
-                "its answer is longer than {ANSWER_BYTES_MAX} bytes"
-            ));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = read_body(&mut response, ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|error: BodyError| error.to_string())?;
     if status.is_success() {
-        Ok(body.freeze())
+        Ok(body)
     } else {
         Err(format!(
             "it answered {status}: {}",
@@ -186,10 +164,4 @@ impl Lost {
             Some(_) | None => {}
         }
     }
-}
-
-/// An error with its causes, as one sentence.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::HeaderValue;
 use tidemark_engine::Threads;
 use tidemark_protocol::DatabaseId;
 use tidemark_protocol::stream::SourceMessage;
@@ -18,12 +18,11 @@ use super::assembly::{Assembly, Image, Old};
 use super::body::{Piece, Pieces};
 use super::serve::{DELETED, HASHES_MAX, image_url};
 use crate::databases::Arrival;
+use crate::peer_http::{self, chain};
 use crate::pipeline::{Line, keep_fetched};
 
 /// Databases that are fetched at once.
 pub(super) const FETCHES_MAX: usize = 2;
-/// Time for a connection to come about, in one region.
-const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Longest silence of the peer. It has signs of life to give every few megabytes.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Longest that the disk may take for what came.
@@ -37,31 +36,16 @@ const REASON_BYTES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Fetcher {
     client: reqwest::Client,
-    authorization: Option<HeaderValue>,
 }
 
 impl Fetcher {
     /// With this cluster secret, or with none if it is empty. `None` if it cannot be sent in a header.
     pub(super) fn new(secret: &str) -> Option<Self> {
-        let authorization = if secret.is_empty() {
-            None
-        } else {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {secret}")).ok()?;
-            bearer.set_sensitive(true);
-            Some(bearer)
-        };
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT)
+        let client = peer_http::client(secret)?
             .pool_max_idle_per_host(FETCHES_MAX)
-            .tcp_nodelay(true)
             .build()
             .expect("no option of this client can be wrong");
-        Some(Self {
-            client,
-            authorization,
-        })
+        Some(Self { client })
     }
 
     /// Fetches what differs from `old`, the copy that is here. `None`: the peer knows that the database was
@@ -111,16 +95,13 @@ impl Fetcher {
         for hash in hashes.iter().take(HASHES_MAX) {
             body.extend_from_slice(&hash.to_le_bytes());
         }
-        let mut request = self
+        let request = self
             .client
             .post(image_url(source_url, database))
             .body(body.freeze());
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
         let failed = |error: reqwest::Error| InstallError::Connection {
             database,
-            reason: crate::transport::chain(&error),
+            reason: chain(&error),
         };
         let silent = |_elapsed| InstallError::Silent {
             database,
@@ -171,7 +152,7 @@ async fn receive(
         })?;
         let chunk = chunk.map_err(|error| InstallError::Connection {
             database,
-            reason: crate::transport::chain(&error),
+            reason: chain(&error),
         })?;
         let Some(chunk) = chunk else {
             return pieces.end();

@@ -76,7 +76,7 @@ impl Primary {
         for database in damaged {
             tracing::warn!(%database, source, "a damaged copy is fetched anew");
             if let Err(error) = self.consensus.repair(*database, source.clone()).await {
-                let error = crate::transport::chain(&error);
+                let error = crate::peer_http::chain(&error);
                 tracing::error!(%database, error, "a damaged copy is not repaired");
                 return false;
             }

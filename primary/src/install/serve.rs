@@ -28,8 +28,8 @@ use tokio::time::timeout;
 
 use super::body::table_length;
 use crate::cell::Primary;
+use crate::peer_http::{knows_secret, stranger};
 use crate::pipeline::Line;
-use crate::routes::knows_secret;
 use crate::ship::image;
 
 /// Where a voter fetches the image of a database.
@@ -85,8 +85,7 @@ async fn image(
 ) -> Response {
     let (head, body) = request.into_parts();
     if !knows_secret(&head.headers, &primary.config.cluster_secret) {
-        let text = "the cluster secret is missing or wrong";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
+        return stranger();
     }
     let Ok(database) = uuid.parse::<DatabaseId>() else {
         return (StatusCode::BAD_REQUEST, "the path names no database").into_response();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemark_protocol::NodeId;
@@ -12,12 +12,12 @@ use tidemark_protocol::cell::{
 };
 use tidemark_protocol::headers::LEADER;
 
+use crate::peer_http::{self, BodyError, chain, read_body};
+
 /// Time for a node to introduce itself.
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(2);
 /// Time for a leader to do something about a join. Longer than it takes on itself.
 const JOIN_WAIT: Duration = Duration::from_secs(20);
-/// Time for a connection to come about.
-const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Largest answer: a few members.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 
@@ -25,7 +25,6 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     client: reqwest::Client,
-    authorization: Option<HeaderValue>,
     via: HashMap<NodeId, String>,
 }
 
@@ -47,26 +46,12 @@ pub(super) enum PeerError {
 impl Peers {
     /// With this cluster secret, and these detours. `None` if the secret cannot be sent in a header.
     pub(super) fn new(secret: &str, via: HashMap<NodeId, String>) -> Option<Self> {
-        let authorization = if secret.is_empty() {
-            None
-        } else {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {secret}")).ok()?;
-            bearer.set_sensitive(true);
-            Some(bearer)
-        };
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT)
+        let client = peer_http::client(secret)?
             // Asked rarely: a kept connection would mostly be one that the other end has closed.
             .pool_max_idle_per_host(0)
             .build()
             .expect("no option of this client can be wrong");
-        Some(Self {
-            client,
-            authorization,
-            via,
-        })
+        Some(Self { client, via })
     }
 
     /// Where `node` is reached from here.
@@ -95,32 +80,21 @@ impl Peers {
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<A, PeerError> {
-        let request = match &self.authorization {
-            Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
-            None => request,
-        };
-        let silent = |error: &dyn std::error::Error| PeerError::Silent {
+        let silent = |reason: String| PeerError::Silent {
             url: url.to_owned(),
-            reason: chain(error),
+            reason,
         };
-        let mut response = request.send().await.map_err(|error| silent(&error))?;
+        let sent = request.send().await;
+        let mut response = sent.map_err(|error| silent(chain(&error)))?;
         let status = response.status();
         let leader = response.headers().get(LEADER);
         let leader = leader
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| silent(&error))? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(PeerError::Silent {
-                    url: url.to_owned(),
-                    reason: format!("its answer is longer than {ANSWER_BYTES_MAX} bytes"),
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(&mut response, ANSWER_BYTES_MAX).await;
+        let body = body.map_err(|error: BodyError| silent(error.to_string()))?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| silent(&error));
+            return serde_json::from_slice(&body).map_err(|error| silent(error.to_string()));
         }
         match serde_json::from_slice::<CellRefusal>(&body) {
             Ok(refusal) => Err(PeerError::Refused {
@@ -129,10 +103,7 @@ impl Peers {
                 leader,
             }),
             // Something else listens there, or an older version.
-            Err(_) => Err(PeerError::Silent {
-                url: url.to_owned(),
-                reason: format!("it answered {status}"),
-            }),
+            Err(_) => Err(silent(format!("it answered {status}"))),
         }
     }
 }
@@ -159,10 +130,4 @@ fn at(url: &str, path: &str) -> String {
 fn with_body(request: reqwest::RequestBuilder, body: &impl Serialize) -> reqwest::RequestBuilder {
     let body = serde_json::to_vec(body).expect("plain fields");
     request.header(CONTENT_TYPE, "application/json").body(body)
-}
-
-/// An error with its causes, as one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

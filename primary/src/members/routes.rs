@@ -20,7 +20,7 @@ use tidemark_protocol::headers::LEADER;
 use tokio::time::timeout;
 
 use crate::cell::Primary;
-use crate::routes::knows_secret;
+use crate::peer_http::knows_secret;
 
 /// Largest request: ids and a URL.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
