@@ -35,6 +35,7 @@ mod gateway;
 mod handover;
 mod limits;
 mod metrics;
+mod openapi;
 mod operations;
 mod query;
 mod router;
@@ -43,5 +44,6 @@ mod time_travel;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};
 pub use metrics::Metrics;
-pub use router::router;
+pub use openapi::DESCRIPTION;
+pub use router::{router, routes};
 pub use serve::{ServeConfig, serve};

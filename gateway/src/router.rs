@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{self, MethodRouter};
 use tidemark_protocol::d1::ErrorItem;
 use tidemark_protocol::{Failure, FailureKind, Node};
 
@@ -15,7 +16,7 @@ use crate::config::{GatewayConfig, Handles};
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
-use crate::{accounts, analytics, binding, databases, operations, query, time_travel};
+use crate::{accounts, analytics, binding, databases, openapi, operations, query, time_travel};
 
 /// Where balancers ask whether to send anybody here.
 pub(crate) const READY: &str = "/ready";
@@ -24,52 +25,97 @@ const NO_ROUTE: u32 = 7000;
 /// D1's code for a method that a path does not have.
 const NO_METHOD: u32 = 7001;
 
+/// One thing that a node can be asked for.
+struct Entry<N> {
+    method: Method,
+    path: &'static str,
+    handler: MethodRouter<Arc<Gateway<N>>>,
+}
+
+/// The path of the databases, or one below it.
+macro_rules! databases {
+    ($rest:literal) => {
+        concat!("/client/v4/accounts/{account}/d1/database", $rest)
+    };
+}
+
+/// Every method and path, once: what is routed, and what `openapi.json` must describe.
+fn entries<N: Node>() -> Vec<Entry<N>> {
+    vec![
+        get(databases!(""), databases::list),
+        post(databases!(""), databases::create),
+        get(databases!("/{database}"), databases::get),
+        put(databases!("/{database}"), databases::replace),
+        patch(databases!("/{database}"), databases::edit),
+        delete(databases!("/{database}"), databases::delete),
+        post(databases!("/{database}/query"), query::query),
+        post(databases!("/{database}/raw"), query::raw),
+        get(
+            databases!("/{database}/time_travel/bookmark"),
+            time_travel::bookmark,
+        ),
+        post(
+            databases!("/{database}/time_travel/restore"),
+            time_travel::restore,
+        ),
+        get("/client/v4/accounts", accounts::accounts),
+        get("/client/v4/accounts/{account}", accounts::account),
+        get("/client/v4/memberships", accounts::memberships),
+        get("/client/v4/user", accounts::user),
+        get("/client/v4/user/tokens/verify", accounts::token),
+        post("/client/v4/graphql", analytics::graphql),
+        post("/query", binding::by_header),
+        post("/execute", binding::by_header),
+        post("/d1/{database}/query", binding::by_path),
+        post("/d1/{database}/execute", binding::by_path),
+        get("/tidemark/v1/status", operations::status),
+        post(
+            "/tidemark/v1/databases/{database}/verify",
+            operations::verify,
+        ),
+        get("/tidemark/v1/openapi.json", openapi::description),
+        get("/health", operations::health),
+        get(READY, operations::ready),
+        get("/metrics", operations::metrics),
+    ]
+}
+
+/// The methods and paths of [`router`], as `openapi.json` has them.
+pub fn routes<N: Node>() -> Vec<(Method, &'static str)> {
+    let entries = entries::<N>().into_iter();
+    entries.map(|entry| (entry.method, entry.path)).collect()
+}
+
 /// The routes of a node. Other routers without a fallback of their own may be merged in.
 pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) -> Router {
     let gateway = Arc::new(Gateway::new(node, config, handles));
-    const DATABASES: &str = "/client/v4/accounts/{account}/d1/database";
-    let one = format!("{DATABASES}/{{database}}");
-    Router::new()
-        .route(DATABASES, get(databases::list).post(databases::create))
-        .route(
-            &one,
-            get(databases::get)
-                .delete(databases::delete)
-                .put(databases::replace)
-                .patch(databases::edit),
-        )
-        .route(
-            &format!("{one}/time_travel/bookmark"),
-            get(time_travel::bookmark),
-        )
-        .route(
-            &format!("{one}/time_travel/restore"),
-            post(time_travel::restore),
-        )
-        .route("/client/v4/accounts", get(accounts::accounts))
-        .route("/client/v4/accounts/{account}", get(accounts::account))
-        .route("/client/v4/memberships", get(accounts::memberships))
-        .route("/client/v4/user", get(accounts::user))
-        .route("/client/v4/user/tokens/verify", get(accounts::token))
-        .route("/client/v4/graphql", post(analytics::graphql))
-        .route(&format!("{one}/query"), post(query::query))
-        .route(&format!("{one}/raw"), post(query::raw))
-        .route("/query", post(binding::by_header))
-        .route("/execute", post(binding::by_header))
-        .route("/d1/{database}/query", post(binding::by_path))
-        .route("/d1/{database}/execute", post(binding::by_path))
-        .route("/tidemark/v1/status", get(operations::status))
-        .route(
-            "/tidemark/v1/databases/{database}/verify",
-            post(operations::verify),
-        )
-        .route("/health", get(operations::health))
-        .route(READY, get(operations::ready))
-        .route("/metrics", get(operations::metrics))
+    let add = |router: Router<_>, entry: Entry<N>| router.route(entry.path, entry.handler);
+    entries()
+        .into_iter()
+        .fold(Router::new(), add)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(gateway)
 }
+
+/// A function per method that makes an [`Entry`] of a path and a handler.
+macro_rules! methods {
+    ($($name:ident $method:ident),*) => {$(
+        fn $name<N: Node, H, T>(path: &'static str, handler: H) -> Entry<N>
+        where
+            H: Handler<T, Arc<Gateway<N>>>,
+            T: 'static,
+        {
+            Entry {
+                method: Method::$method,
+                path,
+                handler: routing::$name(handler),
+            }
+        }
+    )*};
+}
+
+methods!(get GET, post POST, put PUT, patch PATCH, delete DELETE);
 
 async fn no_route<N: Node>(State(gateway): State<Arc<Gateway<N>>>) -> Response {
     let error = ErrorItem {

@@ -8,6 +8,7 @@ mod double;
 mod envelopes;
 mod forwarding;
 mod limits;
+mod openapi;
 mod operations;
 mod queries;
 mod server;
