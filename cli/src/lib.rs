@@ -9,6 +9,7 @@
 mod cell;
 mod config;
 mod dev;
+mod health;
 mod home;
 mod logging;
 mod node;
@@ -17,6 +18,7 @@ mod signal;
 mod system;
 mod token;
 mod verify;
+mod wan;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ enum Command {
     Shell(shell::Args),
     /// Compare positions and checksums of all databases on several nodes
     Verify(verify::Args),
+    /// Ask a node whether it can serve; the exit code tells
+    Health(health::Args),
+    /// Stand between the regions of a cluster on one machine: delay, cut and heal the ways between them
+    Wan(wan::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -91,6 +97,8 @@ fn run(command: Option<Command>) -> anyhow::Result<()> {
             Some(Command::Cell(args)) => cell::run(args).await,
             Some(Command::Shell(args)) => shell::run(args).await,
             Some(Command::Verify(args)) => verify::run(args).await,
+            Some(Command::Health(args)) => health::run(args).await,
+            Some(Command::Wan(args)) => wan::run(args).await,
         }
     });
     // A read that is still running has nobody left to answer to.

@@ -25,6 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::link::{Direction, Lane, Link};
 use crate::pipe::pipe;
+use crate::target::Target;
 
 /// Most connections at a time. More wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
@@ -39,7 +40,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Target,
     to_target: Lane,
     from_target: Lane,
     connections: AtomicU64,
@@ -63,14 +64,14 @@ impl Relay {
     /// makes the jitter repeatable.
     pub async fn start(
         listen: SocketAddr,
-        target: SocketAddr,
+        target: impl Into<Target>,
         link: Link,
         seed: u64,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            target,
+            target: target.into(),
             to_target: Lane::new(link, seed),
             from_target: Lane::new(link, !seed),
             connections: AtomicU64::new(0),
@@ -123,6 +124,11 @@ impl Relay {
     pub fn heal_both(&self) {
         self.heal(Direction::ToTarget);
         self.heal(Direction::FromTarget);
+    }
+
+    /// Whether no byte gets through in this direction.
+    pub fn is_cut(&self, direction: Direction) -> bool {
+        *self.shared.lane(direction).cut().borrow()
     }
 
     /// What went through so far.
@@ -188,7 +194,7 @@ async fn carry(mut from: TcpStream, shared: &Shared) -> io::Result<()> {
     for lane in [&shared.to_target, &shared.from_target] {
         let _ = lane.cut().wait_for(|cut| !cut).await;
     }
-    let mut to = TcpStream::connect(shared.target).await?;
+    let mut to = shared.target.connect().await?;
     to.set_nodelay(true)?;
     let (from_read, from_write) = from.split();
     let (to_read, to_write) = to.split();
