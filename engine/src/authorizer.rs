@@ -91,6 +91,11 @@ impl Refusal {
     }
 }
 
+/// Whether it begins or commits a transaction, as files of SQL do around what they hold. Not what undoes one.
+pub(crate) fn is_frame(action: &Action<'_>) -> bool {
+    action.code == c::SQLITE_TRANSACTION && matches!(action.first, Some("BEGIN" | "COMMIT"))
+}
+
 /// Judges one action of a statement and notes what it tells about the statement.
 pub(crate) fn judge(action: &Action<'_>, marks: &mut Marks) -> Result<(), Refusal> {
     let refuse_unless = |allowed: bool| if allowed { Ok(()) } else { Err(Refusal::Other) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
-use tidemark_protocol::{DatabaseId, PAGE_SIZE, Position, Statement, ValueRef};
+use tidemark_protocol::{DatabaseId, PAGE_SIZE, Position, Rules, Statement, ValueRef};
 
 use crate::control::Control;
 use crate::error::{EngineError, OpenError, ReadError};
@@ -192,7 +192,14 @@ fn read_on<S: ResultSink>(
         return (Err(RunError::Storage(error)), Ok(()));
     }
     let ran = sql
-        .run(statements, Access::Read, control, &pages_known, sink)
+        .run(
+            statements,
+            Access::Read,
+            Rules::Request,
+            control,
+            &pages_known,
+            sink,
+        )
         .map(|_| ());
     let ended = if is_single { Ok(()) } else { sql.roll_back() };
     (ran, ended.and_then(|()| sql.switch_back()))

@@ -37,6 +37,7 @@ mod shared;
 mod snapshot;
 mod sql;
 mod strand;
+mod window;
 
 pub use control::{Control, Stamp};
 pub use database::{Database, Opened};

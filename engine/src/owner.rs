@@ -38,7 +38,7 @@ use fail::fail_point;
 use tidemark_protocol::render::ResultSink;
 use tidemark_protocol::transaction::TransactionHeader;
 use tidemark_protocol::{
-    PAGE_SIZE, PageNo, Position, Seq, Statement, Transaction, TransactionBuilder,
+    PAGE_SIZE, PageNo, Position, Rules, Seq, Statement, Transaction, TransactionBuilder,
 };
 
 use crate::control::{Control, Stamp};
@@ -187,8 +187,21 @@ impl Owner {
         control: &Control,
         sink: &mut S,
     ) -> Result<Option<Transaction>, ExecuteError> {
+        self.execute_under(Rules::Request, statements, stamp, control, sink)
+    }
+
+    /// As [`Owner::execute`], with the statements taken by `rules`.
+    pub fn execute_under<S: ResultSink>(
+        &mut self,
+        rules: Rules,
+        statements: &[Statement],
+        stamp: &Stamp,
+        control: &Control,
+        sink: &mut S,
+    ) -> Result<Option<Transaction>, ExecuteError> {
+        self.end_abandoned()?;
         let base = self.ready_to_write()?;
-        let ran = self.run_transaction(statements, control, sink);
+        let ran = self.run_transaction(rules, statements, control, sink);
         if ran.is_err() {
             sink.reset();
         }
@@ -206,6 +219,7 @@ impl Owner {
     ///
     /// [`TooLarge`]: ExecuteError::TooLarge
     pub fn vacuum(&mut self, stamp: &Stamp) -> Result<Option<Transaction>, ExecuteError> {
+        self.end_abandoned()?;
         let base = self.ready_to_write()?;
         let connection = self.sql.connection();
         connection.allow_attached(true);
@@ -237,6 +251,22 @@ impl Owner {
         Ok(base)
     }
 
+    /// Undoes what a request left behind that panicked on its way, in its sink perhaps.
+    fn end_abandoned(&mut self) -> Result<(), ExecuteError> {
+        if self.sql.is_at_rest() {
+            return Ok(());
+        }
+        let ended = self.sql.roll_back().and_then(|()| self.sql.switch_back());
+        if let Err(error) = ended {
+            return Err(self.poison(error).into());
+        }
+        let mut wal = self.lock()?;
+        if wal.take_sealed().is_some() {
+            wal.invalidate();
+        }
+        Ok(())
+    }
+
     /// Leaves the connection without a transaction and takes what was committed.
     fn settle(
         &mut self,
@@ -266,15 +296,17 @@ impl Owner {
 
     fn run_transaction<S: ResultSink>(
         &mut self,
+        rules: Rules,
         statements: &[Statement],
         control: &Control,
         sink: &mut S,
     ) -> Result<(), RunError> {
         let pages = self.tip.page_count();
+        self.sql.heed_head(statements);
         self.sql.begin_write().map_err(RunError::Storage)?;
         let count = self
             .sql
-            .run(statements, Access::Write, control, &|| pages, sink)?;
+            .run(statements, Access::Write, rules, control, &|| pages, sink)?;
         self.sql.commit(count - 1)
     }
 

@@ -5,6 +5,10 @@
 //! connection as it found it: values unbound, PRAGMA switches back, bounds lifted. Transactions are the
 //! caller's affair.
 //!
+//! A request that begins with `PRAGMA foreign_keys=off` runs without them, as a migration that makes a table
+//! anew has to: [`Sql::heed_head`] compiles that statement before the transaction begins, because inside of one
+//! SQLite ignores it, and [`Sql::run`] ends with a check of all foreign keys instead.
+//!
 //! Rules of a request (D1's): a text may hold several statements, but only its last may have
 //! parameters, and then exactly as many as values are given; a text without any statement is an error,
 //! also among others: its values would be lost, and results would no longer stand where their texts do.
@@ -14,16 +18,19 @@ use std::ffi::{CStr, CString};
 use std::time::Instant;
 
 use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
-use tidemark_protocol::{PAGE_SIZE, Statement, Value};
+use tidemark_protocol::{PAGE_SIZE, Rules, Statement, Value, ValueRef};
 
 use crate::blank::skip_blank;
 use crate::control::Control;
 use crate::error::{EngineError, SqlError};
-use crate::ffi::{Code, Connection, Prepared, Step, Stopped, tail};
+use crate::ffi::{Code, Connection, Prepared, Step, Stopped};
+use crate::window::Window;
 
 /// Texts longer than this are compiled each time.
 const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 
+/// How a head begins that may turn foreign keys off.
+const PRAGMA: &[u8] = b"PRAGMA";
 /// D1's words for a text of blank space and comments.
 const NO_STATEMENT: &str = "No SQL statements detected.";
 const WRONG_COUNT: &str = "Wrong number of parameter bindings for SQL query.";
@@ -211,17 +218,74 @@ impl Sql {
         matches!(statements, [one] if !one.sql.trim_end_matches([';', ' ', '\n']).contains(';'))
     }
 
+    /// Whether it is as [`Sql::roll_back`] and [`Sql::switch_back`] leave it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.connection.is_autocommit() && !self.switched
+    }
+
+    /// Turns foreign keys off if that is what the request begins with. To be called outside a transaction.
+    pub(crate) fn heed_head(&mut self, statements: &[Statement]) {
+        let Some(first) = statements.first() else {
+            return;
+        };
+        let head = skip_blank(&first.sql);
+        let word = head.as_bytes().get(..PRAGMA.len());
+        if !word.is_some_and(|word| word.eq_ignore_ascii_case(PRAGMA)) {
+            return;
+        }
+        let start = first.sql.len() - head.len();
+        let mut window = Window::new(&first.sql, self.connection.statement_bytes_max());
+        if let Ok(head) = window.at(start) {
+            // SQLite turns its switches when it compiles. Whatever is wrong with the statement will be said
+            // when it is its turn.
+            drop(self.compile(head, false, start, 0));
+        }
+    }
+
+    /// Looks for a row that refers to none.
+    fn check_foreign_keys(&self, statement: usize) -> Result<(), RunError> {
+        let connection = &self.connection;
+        let failed = |code| failure(connection, code, None, statement, "check foreign keys");
+        // Compiled each time: it is made for the tables that there are.
+        let compiled =
+            connection.internally(|| connection.prepare(c"PRAGMA foreign_key_check", false));
+        let (Some(mut check), _) = compiled.map_err(failed)? else {
+            return Ok(());
+        };
+        if check.step().map_err(failed)? == Step::Done {
+            return Ok(());
+        }
+        let mut text = |column| match check.column(column) {
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Integer(rowid) => format!("row {rowid}"),
+            // Of a table without them.
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => "a row".to_owned(),
+        };
+        let (table, row, parent) = (text(0), text(1), text(2));
+        let code = Code(Code::CONSTRAINT_FOREIGNKEY);
+        let message = with_codes("FOREIGN KEY constraint failed".to_owned(), code);
+        Err(RunError::Sql(SqlError {
+            message: format!(
+                "{message}: {row} of table \"{table}\" refers to no row of \"{parent}\""
+            ),
+            code: code.name(),
+            statement,
+        }))
+    }
+
     /// Runs the statements of one request. Returns how many there were. Call [`Sql::switch_back`] once
     /// the transaction around it has ended.
     pub(crate) fn run<S: ResultSink>(
         &mut self,
         statements: &[Statement],
         access: Access,
+        rules: Rules,
         control: &Control,
         pages_known: &dyn Fn() -> u32,
         sink: &mut S,
     ) -> Result<usize, RunError> {
         self.connection.bound(control.deadline, control.steps_max);
+        self.connection.set_rules(rules);
         let mut run = Run {
             access,
             statement: 0,
@@ -234,6 +298,15 @@ impl Sql {
             .and_then(|()| match run.statement {
                 0 => Err(RunError::Sql(own_words(NO_STATEMENT, 0))),
                 count => Ok(count),
+            })
+            .and_then(|count| {
+                let unchecked = access == Access::Write
+                    && self.switched
+                    && !self.connection.enforces_foreign_keys();
+                if unchecked {
+                    self.check_foreign_keys(count - 1)?;
+                }
+                Ok(count)
             });
         self.connection.unbound();
         if result.is_err() {
@@ -278,17 +351,17 @@ impl Sql {
                 false => Err(RunError::Sql(own_words(WRONG_COUNT, run.statement))),
             };
         }
-        let Ok(terminated) = CString::new(first) else {
-            let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
-            return Err(RunError::Sql(own_words(message, run.statement)));
-        };
         let is_whole = |rest: &str| skip_blank(rest).is_empty();
         let mut start = text.sql.len() - first.len();
-        let mut rest = terminated.as_c_str();
+        let mut window = Window::new(&text.sql, self.connection.statement_bytes_max());
         loop {
             let sql = &text.sql[start..];
             let kept = sql.len() <= CACHED_TEXT_BYTES_MAX;
-            let (prepared, used) = self.compile(rest, kept, start, run.statement)?;
+            let Ok(terminated) = window.at(start) else {
+                let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
+                return Err(RunError::Sql(own_words(message, run.statement)));
+            };
+            let (prepared, used) = self.compile(terminated, kept, start, run.statement)?;
             let after = sql.get(used..).unwrap_or_default();
             let is_last = is_whole(after);
             if let Some(mut prepared) = prepared {
@@ -314,10 +387,7 @@ impl Sql {
             if is_last || used == 0 {
                 return Ok(());
             }
-            let next = skip_blank(after);
-            let skipped = sql.len() - next.len();
-            start += skipped;
-            rest = tail(rest, skipped);
+            start = text.sql.len() - skip_blank(after).len();
         }
     }
 

@@ -10,6 +10,8 @@
 //! free.
 
 mod json;
+mod meta;
+mod script;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::meta::Meta;
+pub use self::script::ScriptRenderer;
 use crate::value::ValueRef;
 
 /// Receives what statements yield, in order: for each text `begin_text`, and for each statement in it
@@ -218,8 +222,6 @@ impl Default for AnswerBounds {
     }
 }
 
-/// The value of `served_by` in `meta`.
-const SERVED_BY: &str = "tidemark";
 /// Room for the answer of a point read.
 const CAPACITY_INITIAL: usize = 1024;
 
@@ -238,8 +240,7 @@ pub struct Renderer {
     elements: Elements,
     form: ValueForm,
     bounds: AnswerBounds,
-    /// From the end of `results` to the first figure of `meta`: the same for every statement.
-    meta_head: Vec<u8>,
+    meta: Meta,
     /// A complete array between statements.
     out: Vec<u8>,
     /// Where the element of the text in hand begins, and what its statements came to so far.
@@ -268,14 +269,6 @@ impl Renderer {
         served_by: &ServedBy,
     ) -> Self {
         let AnswerShape { rows, elements } = shape.into();
-        let mut meta_head = Vec::with_capacity(160);
-        meta_head.extend_from_slice(br#","success":true,"meta":{"served_by":"#);
-        json::string(&mut meta_head, SERVED_BY);
-        meta_head.extend_from_slice(br#","served_by_region":"#);
-        json::string(&mut meta_head, &served_by.region);
-        meta_head.extend_from_slice(br#","served_by_primary":"#);
-        json::boolean(&mut meta_head, served_by.primary);
-        meta_head.extend_from_slice(br#","timings":{"sql_duration_ms":"#);
         let mut out = Vec::with_capacity(CAPACITY_INITIAL);
         out.extend_from_slice(b"[]");
         Self {
@@ -283,7 +276,7 @@ impl Renderer {
             elements,
             form,
             bounds,
-            meta_head,
+            meta: Meta::new(form, served_by),
             out,
             text: Text::default(),
             tally: Tally::default(),
@@ -323,13 +316,6 @@ impl Renderer {
             (ValueRef::Text(text), _) => json::text(out, text),
             (ValueRef::Blob(blob), ValueForm::D1) => json::byte_array(out, blob),
             (ValueRef::Blob(blob), ValueForm::Exact) => json::base64_object(out, blob),
-        }
-    }
-
-    fn write_integer(&mut self, integer: i64) {
-        match self.form {
-            ValueForm::D1 => json::integer_as_double(&mut self.out, integer),
-            ValueForm::Exact => json::integer(&mut self.out, integer),
         }
     }
 }
@@ -469,32 +455,8 @@ impl ResultSink for Renderer {
             }
             self.text.sum = Some(statistics);
         }
-        let StatementStatistics {
-            duration,
-            changes,
-            last_row_id,
-            changed_db,
-            size_after,
-            rows_read,
-            rows_written,
-        } = statistics;
-        self.out.extend_from_slice(&self.meta_head);
-        json::milliseconds(&mut self.out, duration);
-        self.out.extend_from_slice(br#"},"duration":"#);
-        json::milliseconds(&mut self.out, duration);
-        self.out.extend_from_slice(br#","changes":"#);
-        self.write_integer(changes);
-        self.out.extend_from_slice(br#","last_row_id":"#);
-        self.write_integer(last_row_id);
-        self.out.extend_from_slice(br#","changed_db":"#);
-        json::boolean(&mut self.out, changed_db);
-        self.out.extend_from_slice(br#","size_after":"#);
-        json::integer(&mut self.out, size_after);
-        self.out.extend_from_slice(br#","rows_read":"#);
-        json::integer(&mut self.out, rows_read);
-        self.out.extend_from_slice(br#","rows_written":"#);
-        json::integer(&mut self.out, rows_written);
-        self.out.extend_from_slice(br#","total_attempts":1}}]"#);
+        self.meta.write(&mut self.out, &statistics);
+        self.out.extend_from_slice(b"}]");
         self.check_bytes()
     }
 

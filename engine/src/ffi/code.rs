@@ -10,6 +10,7 @@ impl Code {
     pub(crate) const AUTH: i32 = c::SQLITE_AUTH;
     pub(crate) const BUSY: i32 = c::SQLITE_BUSY;
     pub(crate) const CANTOPEN: i32 = c::SQLITE_CANTOPEN;
+    pub(crate) const CONSTRAINT_FOREIGNKEY: i32 = c::SQLITE_CONSTRAINT_FOREIGNKEY;
     pub(crate) const CORRUPT: i32 = c::SQLITE_CORRUPT;
     pub(crate) const FULL: i32 = c::SQLITE_FULL;
     pub(crate) const INTERNAL: i32 = c::SQLITE_INTERNAL;

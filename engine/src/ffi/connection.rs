@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libsql_ffi as c;
+use tidemark_protocol::Rules;
 
 use super::code::Code;
 use super::statement::Prepared;
 use super::virtual_wal::{VirtualWal, manager};
-use crate::authorizer::{Action, Marks, Refusal, judge};
+use crate::authorizer::{Action, Marks, Refusal, is_frame, judge};
 use crate::options::Limits;
 
 const PERSISTENT: c_uint = c::SQLITE_PREPARE_PERSISTENT.cast_unsigned();
@@ -46,6 +47,8 @@ pub(crate) enum Stopped {
 pub(super) struct Context {
     /// Statements of our own are not subject to the authorizer.
     internal: Cell<bool>,
+    /// How statements of clients are taken.
+    rules: Cell<Rules>,
     /// What the authorizer noticed while the last statement was compiled.
     marks: Cell<Marks>,
     refusal: RefCell<Option<Refusal>>,
@@ -231,6 +234,29 @@ impl Connection {
         result
     }
 
+    /// Sets how statements are taken that are compiled from now on.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        self.context.rules.set(rules);
+    }
+
+    /// Whether foreign keys are enforced.
+    pub(crate) fn enforces_foreign_keys(&self) -> bool {
+        let mut enforced: c_int = 1;
+        let out: *mut c_int = &mut enforced;
+        // SAFETY: the connection is open. A negative value changes nothing; the pointer is good for the call.
+        unsafe {
+            c::sqlite3_db_config(self.raw, c::SQLITE_DBCONFIG_ENABLE_FKEY, -1 as c_int, out);
+        }
+        enforced != 0
+    }
+
+    /// Bytes of the longest statement that SQLite compiles.
+    pub(crate) fn statement_bytes_max(&self) -> usize {
+        // SAFETY: the connection is open. A negative value changes nothing.
+        let max = unsafe { c::sqlite3_limit(self.raw, c::SQLITE_LIMIT_SQL_LENGTH, -1) };
+        usize::try_from(max).unwrap_or(0)
+    }
+
     /// Sets the bounds of what runs from now on.
     pub(crate) fn bound(&self, deadline: Instant, steps_max: Option<u64>) {
         self.context.deadline.set(Some(deadline));
@@ -410,12 +436,15 @@ unsafe extern "C" fn x_authorize(
             first: text(first),
             second: text(second),
         };
+        if context.rules.get() == Rules::Script && is_frame(&action) {
+            return Ok(c::SQLITE_IGNORE); // which leaves a statement that does nothing
+        }
         let verdict = judge(&action, &mut marks);
         context.marks.set(marks);
-        verdict
+        verdict.map(|()| c::SQLITE_OK)
     }));
     match verdict {
-        Ok(Ok(())) => c::SQLITE_OK,
+        Ok(Ok(code)) => code,
         Ok(Err(refusal)) => {
             context.refusal.replace(Some(refusal));
             c::SQLITE_DENY

@@ -7,9 +7,11 @@
 
 mod basics;
 mod crash;
+mod migrations;
 mod mix;
 mod reads;
 mod rebuild;
 mod rules;
+mod scripts;
 mod strands;
 mod support;

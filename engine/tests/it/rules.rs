@@ -296,7 +296,7 @@ fn deferred_foreign_keys_are_checked_at_the_end() {
         message.starts_with("FOREIGN KEY constraint failed: SQLITE_CONSTRAINT"),
         "{message}"
     );
-    // Switching them off has no effect inside a transaction, as in D1.
+    // Switched off, they are checked at the end, too.
     let message = node.refused("PRAGMA foreign_keys=off; INSERT INTO c VALUES(2)");
     assert!(
         message.starts_with("FOREIGN KEY constraint failed"),

@@ -170,13 +170,13 @@ impl Line {
         after: Seq,
         term: Term,
     ) -> Result<Written, Failure> {
-        let deadline = Instant::now() + request.deadline;
+        let limit = request.deadline;
+        let deadline = Instant::now() + limit;
         let nothing_happened = || {
             Failure::new(
                 FailureKind::Deadline,
                 format!(
-                    "the write did not begin within its deadline of {:?}: too many queue before it",
-                    request.deadline
+                    "the write did not begin within its deadline of {limit:?}: too many queue before it"
                 ),
             )
         };
@@ -190,7 +190,6 @@ impl Line {
         let name = request.request;
         let job = {
             let claim = Arc::clone(&claim);
-            let request = request.clone();
             move |writer: &mut Writer| {
                 if claim.begin() {
                     writer.execute(&request, after, term, deadline.into_std(), answer);

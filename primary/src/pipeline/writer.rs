@@ -10,10 +10,12 @@ use bytes::Bytes;
 use tidemark_engine::{
     ApplyError, CheckpointMode, Control, Database, EngineError, ExecuteError, Owner, Stamp,
 };
-use tidemark_protocol::render::{AnswerBounds, Rendered, Renderer, ServedBy, Tally};
+use tidemark_protocol::render::{
+    AnswerBounds, Rendered, Renderer, ResultSink, ScriptRenderer, ServedBy, Tally,
+};
 use tidemark_protocol::{
-    DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, RequestId, Seq, Term,
-    Transaction,
+    DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, RequestId, Rules, Seq,
+    Term, Transaction,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -256,19 +258,24 @@ impl Writer {
             deadline,
             steps_max: None,
         };
-        let context = &self.context;
-        let mut sink = Renderer::new(
-            request.shape,
-            request.form,
-            context.answer,
-            &context.served_by,
-        );
-        let transaction = self
-            .owner
-            .execute(&request.statements, &stamp, &control, &mut sink)
-            .inspect_err(|_| self.end_if_failed())
-            .map_err(|error| execute_failure(error, request.deadline))?;
-        Ok((sink.finish(), transaction))
+        let PipelineContext {
+            answer, served_by, ..
+        } = &*self.context;
+        let (shape, form) = (request.shape, request.form);
+        let ran = match request.rules {
+            Rules::Request => {
+                let mut sink = Renderer::new(shape, form, *answer, served_by);
+                let ran = run_under(&mut self.owner, request, &stamp, &control, &mut sink);
+                ran.map(|transaction| (sink.finish(), transaction))
+            }
+            Rules::Script => {
+                let mut sink = ScriptRenderer::new(form, served_by);
+                let ran = run_under(&mut self.owner, request, &stamp, &control, &mut sink);
+                ran.map(|transaction| (sink.finish(), transaction))
+            }
+        };
+        ran.inspect_err(|_| self.end_if_failed())
+            .map_err(|error| execute_failure(error, request.deadline))
     }
 
     fn propose(
@@ -602,6 +609,16 @@ impl Writer {
         }
         Ok(self.owner.durable())
     }
+}
+
+fn run_under<S: ResultSink>(
+    owner: &mut Owner,
+    request: &Execute,
+    stamp: &Stamp,
+    control: &Control,
+    sink: &mut S,
+) -> Result<Option<Transaction>, ExecuteError> {
+    owner.execute_under(request.rules, &request.statements, stamp, control, sink)
 }
 
 pub(crate) fn not_leading() -> Failure {
