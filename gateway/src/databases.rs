@@ -281,7 +281,7 @@ fn number(property: &str, text: Option<&str>, default: u64, max: u64) -> Result<
 }
 
 /// What the primary has to do with a request that only looks.
-enum Primary {
+pub(crate) enum Primary {
     /// It answered.
     Said(Response),
     /// It is this node.
@@ -290,7 +290,7 @@ enum Primary {
     Gone(Failure),
 }
 
-async fn ask_primary<N: Node>(
+pub(crate) async fn ask_primary<N: Node>(
     gateway: &Gateway<N>,
     head: &Parts,
     ask: &Ask,

@@ -28,6 +28,8 @@ pub(crate) struct Gateway<N> {
     pub(crate) handles: Handles,
     tokens: Tokens,
     served_by: HeaderValue,
+    /// Where it says that it is reached, if that was said.
+    pub(crate) url: Option<String>,
 }
 
 impl<N: Node> Gateway<N> {
@@ -46,6 +48,7 @@ impl<N: Node> Gateway<N> {
             forwarder: Forwarder::new(identity.node, handles.clone()),
             tokens: Tokens::new(tokens, &urls),
             served_by,
+            url: urls.into_iter().next(),
             handles,
         }
     }

@@ -16,7 +16,10 @@ use crate::config::{GatewayConfig, Handles};
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
-use crate::{accounts, analytics, binding, databases, openapi, operations, query, time_travel};
+use crate::{
+    accounts, analytics, binding, cluster, console, databases, openapi, operations, query,
+    time_travel,
+};
 
 /// Where balancers ask whether to send anybody here.
 pub(crate) const READY: &str = "/ready";
@@ -69,6 +72,7 @@ fn entries<N: Node>() -> Vec<Entry<N>> {
         post("/d1/{database}/query", binding::by_path),
         post("/d1/{database}/execute", binding::by_path),
         get("/tidemark/v1/status", operations::status),
+        get("/tidemark/v1/cluster", cluster::map),
         post(
             "/tidemark/v1/databases/{database}/verify",
             operations::verify,
@@ -93,6 +97,9 @@ pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) ->
     entries()
         .into_iter()
         .fold(Router::new(), add)
+        // For people, not for programs: no part of what is described.
+        .route("/", routing::get(console::page))
+        .route("/console/{file}", routing::get(console::asset))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(gateway)
