@@ -235,6 +235,7 @@ impl Face<'_> {
         };
         let handles = Handles {
             random: Arc::clone(&self.environment.random),
+            clock: Arc::clone(&self.environment.clock),
             metrics: tidemark_gateway::Metrics::register(&mut self.registry),
             registry: Arc::new(self.registry),
         };

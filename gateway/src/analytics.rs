@@ -1,33 +1,54 @@
-//! The three shapes of GraphQL that D1's tools ask for. They are told apart by the field that a query names;
-//! there is no GraphQL here.
+//! GraphQL as far as D1's tools speak it: lists of groups of figures, of one database or of each.
 //!
-//! Sizes are real. Queries are not counted yet: their lists are empty, which is how D1 says that it has no
-//! figures.
+//! The query is parsed and its fields are answered that there are, with all their figures, whatever was selected
+//! of them: `d1StorageAdaptiveGroups` (sizes), `d1AnalyticsAdaptiveGroups` (per hour) and
+//! `d1QueriesAdaptiveGroups` (per query), with `limit`, `orderBy` and a `filter` of moments and `databaseId`. The figures are those
+//! of [`crate::statistics`].
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use graphql_parser::query::{
+    Definition, Field, OperationDefinition, Selection, SelectionSet, Value as Argument, parse_query,
+};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tidemark_protocol::{Failure, FailureKind, Node};
+use serde_json::{Map, Value, json};
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node};
 
 use crate::ask::Ask;
 use crate::databases::looked;
 use crate::envelope;
 use crate::gateway::{Gateway, check_database};
 use crate::metrics::Route;
+use crate::statistics::{Hour, HourFigures, Query, milliseconds};
 
 const STORAGE: &str = "d1StorageAdaptiveGroups";
-const QUERIES: [&str; 2] = ["d1AnalyticsAdaptiveGroups", "d1QueriesAdaptiveGroups"];
+const ANALYTICS: &str = "d1AnalyticsAdaptiveGroups";
+const QUERIES: &str = "d1QueriesAdaptiveGroups";
+/// Groups in a list that asks for no bound, and most that it may ask for. As D1's API has it.
+const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 struct Question {
     query: String,
     #[serde(default)]
-    variables: Value,
+    variables: Map<String, Value>,
+}
+
+/// What one field asks for.
+struct Wanted {
+    database: Option<String>,
+    hours: RangeInclusive<Hour>,
+    limit: usize,
+    order: Vec<String>,
 }
 
 pub(crate) async fn graphql<N: Node>(
@@ -42,27 +63,158 @@ pub(crate) async fn graphql<N: Node>(
             let text = format!("The request is malformed: {error}");
             Failure::new(FailureKind::BadRequest, text)
         })?;
-        let mut groups = serde_json::Map::new();
-        if question.query.contains(STORAGE) {
-            groups.insert(STORAGE.to_owned(), sizes(&gateway, &question, &ask).await?);
-        }
-        for field in QUERIES {
-            if question.query.contains(field) {
-                groups.insert(field.to_owned(), json!([]));
-            }
+        let fields = match fields(&question) {
+            Ok(fields) => fields,
+            Err(error) => return Ok(refused(&error)),
+        };
+        let mut groups = Map::new();
+        for (name, field, wanted) in fields {
+            let list = match field.as_str() {
+                STORAGE => sizes(&gateway, &wanted, &ask).await?,
+                ANALYTICS => by_hour(&gateway, &wanted),
+                QUERIES => by_query(&gateway, &wanted),
+                // What there is of other products is none of ours.
+                _ => json!([]),
+            };
+            groups.insert(name, list);
         }
         Ok(answer(&groups.into()))
     };
     gateway.answer(Route::Analytics, &head, work).await
 }
 
-/// Bytes of the database that the filter names, wherever in its conditions.
+/// The fields of the account: the name of each in the answer, its own, and what it asks for.
+fn fields(question: &Question) -> Result<Vec<(String, String, Wanted)>, String> {
+    let document = parse_query::<String>(&question.query).map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    for definition in &document.definitions {
+        let Definition::Operation(operation) = definition else {
+            continue;
+        };
+        let selected = match operation {
+            OperationDefinition::SelectionSet(set) => set,
+            OperationDefinition::Query(query) => &query.selection_set,
+            OperationDefinition::Mutation(_) | OperationDefinition::Subscription(_) => {
+                return Err("only queries are answered".to_owned());
+            }
+        };
+        for viewer in named(selected, "viewer") {
+            for account in named(&viewer.selection_set, "accounts") {
+                for field in all(&account.selection_set) {
+                    let name = field.alias.as_ref().unwrap_or(&field.name).clone();
+                    let wanted = wanted(field, &question.variables)?;
+                    found.push((name, field.name.clone(), wanted));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn all<'s>(
+    set: &'s SelectionSet<'s, String>,
+) -> impl Iterator<Item = &'s Field<'s, String>> + use<'s> {
+    set.items.iter().filter_map(|item| match item {
+        Selection::Field(field) => Some(field),
+        Selection::FragmentSpread(_) | Selection::InlineFragment(_) => None,
+    })
+}
+
+fn named<'s>(
+    set: &'s SelectionSet<'s, String>,
+    name: &'static str,
+) -> impl Iterator<Item = &'s Field<'s, String>> + use<'s> {
+    all(set).filter(move |field| field.name == name)
+}
+
+fn wanted(field: &Field<'_, String>, variables: &Map<String, Value>) -> Result<Wanted, String> {
+    let arguments: BTreeMap<&str, Value> = field
+        .arguments
+        .iter()
+        .map(|(name, argument)| (name.as_str(), plain(argument, variables)))
+        .collect();
+    let limit = arguments.get("limit").and_then(Value::as_u64);
+    let limit = limit.map_or(LIMIT_MAX, |limit| {
+        usize::try_from(limit).unwrap_or(LIMIT_MAX)
+    });
+    let order = match arguments.get("orderBy") {
+        Some(Value::Array(fields)) => fields.iter().filter_map(Value::as_str).collect(),
+        Some(Value::String(field)) => vec![field.as_str()],
+        _ => Vec::new(),
+    };
+    let mut wanted = Wanted {
+        database: None,
+        hours: Hour(0)..=Hour(u64::MAX),
+        limit: limit.min(LIMIT_MAX),
+        order: order.into_iter().map(str::to_owned).collect(),
+    };
+    if let Some(filter) = arguments.get("filter") {
+        narrow(&mut wanted, filter)?;
+    }
+    Ok(wanted)
+}
+
+/// An argument as JSON, its variables put in.
+fn plain(argument: &Argument<'_, String>, variables: &Map<String, Value>) -> Value {
+    match argument {
+        Argument::Variable(name) => variables.get(name).cloned().unwrap_or_default(),
+        Argument::Int(number) => json!(number.as_i64()),
+        Argument::Float(number) => json!(number),
+        Argument::String(text) | Argument::Enum(text) => json!(text),
+        Argument::Boolean(flag) => json!(flag),
+        Argument::Null => Value::Null,
+        Argument::List(items) => items.iter().map(|item| plain(item, variables)).collect(),
+        Argument::Object(fields) => fields
+            .iter()
+            .map(|(name, field)| (name.clone(), plain(field, variables)))
+            .collect(),
+    }
+}
+
+/// Takes the conditions of a filter, also those within `AND`. Moments count by the hour they are in.
+fn narrow(wanted: &mut Wanted, filter: &Value) -> Result<(), String> {
+    let Value::Object(conditions) = filter else {
+        return match filter {
+            Value::Array(all) => all.iter().try_for_each(|one| narrow(wanted, one)),
+            _ => Ok(()),
+        };
+    };
+    for (name, value) in conditions {
+        let (start, end) = (*wanted.hours.start(), *wanted.hours.end());
+        match (name.as_str(), value) {
+            ("AND", conditions) => narrow(wanted, conditions)?,
+            ("databaseId", Value::String(database)) => wanted.database = Some(database.clone()),
+            (name, Value::String(moment)) => match name.split_once('_') {
+                Some(("datetimeHour" | "datetime" | "date", "geq" | "gt")) => {
+                    wanted.hours = start.max(hour(moment)?)..=end;
+                }
+                Some(("datetimeHour" | "datetime" | "date", "leq" | "lt")) => {
+                    wanted.hours = start..=end.min(hour(moment)?);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn hour(moment: &str) -> Result<Hour, String> {
+    let at = match moment.parse::<jiff::civil::Date>() {
+        Ok(date) if !moment.contains('T') => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)),
+        _ => moment.parse(),
+    };
+    let at = at.map_err(|error| format!("'{moment}' is no moment: {error}"))?;
+    Ok(Hour::of(u64::try_from(at.as_millisecond()).unwrap_or(0)))
+}
+
+/// Bytes of the database that the filter names.
 async fn sizes<N: Node>(
     gateway: &Gateway<N>,
-    question: &Question,
+    wanted: &Wanted,
     ask: &Ask,
 ) -> Result<Value, Failure> {
-    let Some(database) = named(&question.variables) else {
+    let Some(database) = &wanted.database else {
         return Ok(json!([]));
     };
     check_database(database)?;
@@ -78,19 +230,115 @@ async fn sizes<N: Node>(
     ))
 }
 
-fn named(variables: &Value) -> Option<&str> {
-    match variables {
-        Value::Object(properties) => match properties.get("databaseId") {
-            Some(Value::String(database)) => Some(database),
-            _ => properties.values().find_map(named),
-        },
-        Value::Array(items) => items.iter().find_map(named),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+/// Whether the figures of a database are wanted: `None` if it is unknown here, of all if none is named.
+fn of_whom<N: Node>(gateway: &Gateway<N>, wanted: &Wanted) -> Option<Option<DatabaseId>> {
+    match &wanted.database {
+        None => Some(None),
+        Some(name) => gateway.node.resolve(name).map(Some),
     }
+}
+
+fn by_hour<N: Node>(gateway: &Gateway<N>, wanted: &Wanted) -> Value {
+    let Some(database) = of_whom(gateway, wanted) else {
+        return json!([]);
+    };
+    let hours = gateway.statistics.hours(wanted.hours.clone(), database);
+    let groups = hours.into_iter().take(wanted.limit);
+    groups
+        .map(|(hour, database, figures)| hour_group(hour, database, &figures))
+        .collect()
+}
+
+fn hour_group(hour: Hour, database: DatabaseId, figures: &HourFigures) -> Value {
+    let seconds = i64::try_from(hour.0.saturating_mul(3600)).unwrap_or(i64::MAX);
+    let begun = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
+    let count = figures.count();
+    json!({
+        "count": count,
+        "sum": {
+            "readQueries": figures.read_queries,
+            "writeQueries": figures.write_queries,
+            "rowsRead": figures.rows_read,
+            "rowsWritten": figures.rows_written,
+            "queryBatchResponseBytes": figures.answer_bytes,
+        },
+        "avg": { "queryBatchTimeMs": average(milliseconds(figures.duration), count) },
+        "quantiles": { "queryBatchTimeMsP90": figures.duration_p90().map(milliseconds) },
+        "dimensions": {
+            "datetimeHour": begun.to_string(),
+            "date": begun.strftime("%F").to_string(),
+            "databaseId": database,
+        },
+    })
+}
+
+fn by_query<N: Node>(gateway: &Gateway<N>, wanted: &Wanted) -> Value {
+    let Some(database) = of_whom(gateway, wanted) else {
+        return json!([]);
+    };
+    let queries = gateway.statistics.queries(wanted.hours.clone(), database);
+    let mut groups: Vec<Value> = queries.iter().map(query_group).collect();
+    groups.sort_by(|one, other| {
+        let by = |field: &String| {
+            let (path, descending) = match field.rsplit_once('_') {
+                Some((path, "DESC")) => (path, true),
+                Some((path, "ASC")) => (path, false),
+                _ => (field.as_str(), false),
+            };
+            let figure = |group: &Value| {
+                let (sort, name) = path.split_once('_').unwrap_or(("", path));
+                let of = if sort.is_empty() { group } else { &group[sort] };
+                of[name].as_f64().unwrap_or(0.0)
+            };
+            let order = figure(one).total_cmp(&figure(other));
+            if descending { order.reverse() } else { order }
+        };
+        let given = wanted
+            .order
+            .iter()
+            .map(by)
+            .fold(Ordering::Equal, Ordering::then);
+        // Always the same order, whatever the maps inside have.
+        let text = |group: &Value| group["dimensions"]["query"].to_string();
+        given.then_with(|| text(one).cmp(&text(other)))
+    });
+    groups.truncate(wanted.limit);
+    groups.into()
+}
+
+fn query_group(query: &Query) -> Value {
+    let figures = &query.figures;
+    let of = |sum: u64| average(sum as f64, figures.count);
+    json!({
+        "count": figures.count,
+        "sum": {
+            "queryDurationMs": milliseconds(figures.duration),
+            "rowsRead": figures.rows_read,
+            "rowsWritten": figures.rows_written,
+            "rowsReturned": figures.rows_returned,
+        },
+        "avg": {
+            "queryDurationMs": average(milliseconds(figures.duration), figures.count),
+            "rowsRead": of(figures.rows_read),
+            "rowsWritten": of(figures.rows_written),
+            "rowsReturned": of(figures.rows_returned),
+        },
+        "dimensions": { "query": &*query.text, "databaseId": query.database },
+    })
+}
+
+fn average(sum: f64, count: u64) -> f64 {
+    sum / count.max(1) as f64
 }
 
 /// GraphQL's own envelope.
 fn answer(groups: &Value) -> Response {
     let body = json!({ "data": { "viewer": { "accounts": [groups] } }, "errors": null });
+    envelope::json(StatusCode::OK, Body::from(body.to_string()))
+}
+
+/// The same for what is no query.
+fn refused(error: &str) -> Response {
+    let body = json!({ "data": null, "errors": [{ "message": error }] });
     envelope::json(StatusCode::OK, Body::from(body.to_string()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tidemark_protocol::d1::QueryBounds;
-use tidemark_protocol::env::Random;
+use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{NodeId, Region};
 
@@ -105,6 +105,8 @@ impl fmt::Debug for GatewayConfig {
 pub struct Handles {
     /// Names requests that are passed on without one.
     pub random: Arc<dyn Random>,
+    /// Tells in which hour a request ran, for statistics.
+    pub clock: Arc<dyn Clock>,
     /// This face's own metrics, registered in `registry`.
     pub metrics: Metrics,
     /// All metrics of the process, for `/metrics`.

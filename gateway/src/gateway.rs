@@ -17,6 +17,7 @@ use crate::envelope;
 use crate::forward::Forwarder;
 use crate::limits::Gate;
 use crate::metrics::Route;
+use crate::statistics::Statistics;
 
 const SERVED_BY: HeaderName = HeaderName::from_static(headers::SERVED_BY);
 
@@ -26,6 +27,7 @@ pub(crate) struct Gateway<N> {
     pub(crate) gate: Gate,
     pub(crate) forwarder: Forwarder,
     pub(crate) handles: Handles,
+    pub(crate) statistics: Statistics,
     tokens: Tokens,
     served_by: HeaderValue,
     /// Where it says that it is reached, if that was said.
@@ -50,6 +52,7 @@ impl<N: Node> Gateway<N> {
             served_by,
             url: urls.into_iter().next(),
             handles,
+            statistics: Statistics::default(),
         }
     }
 

@@ -42,6 +42,7 @@ mod operations;
 mod query;
 mod router;
 mod serve;
+mod statistics;
 mod time_travel;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};

@@ -145,6 +145,7 @@ impl Job<'_> {
         match gateway.node.resolve(self.database) {
             Some(DatabaseId::CATALOGUE) => Err(no_database(self.database).into()),
             Some(database) => {
+                let query = gateway.statistics.identify(&statements);
                 let execute = Execute {
                     database,
                     statements,
@@ -157,7 +158,14 @@ impl Job<'_> {
                     rules: Rules::Request,
                 };
                 let deadline = execute.deadline;
-                Ok(settled(deadline, gateway.node.execute(execute)).await?)
+                let executed = settled(deadline, gateway.node.execute(execute)).await?;
+                if let Executed::Answer(answer) = &executed {
+                    let now_ms = gateway.handles.clock.unix_ms();
+                    let (tally, bytes) = (&answer.tally, answer.results.len());
+                    let statistics = &gateway.statistics;
+                    statistics.count(database, query, tally, bytes, now_ms);
+                }
+                Ok(executed)
             }
             // A database that was created a moment ago may not have reached this node.
             None if gateway.node.upstream().is_some() => Ok(Executed::Forward),

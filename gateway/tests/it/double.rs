@@ -163,7 +163,10 @@ impl Node for Double {
                 results,
                 bookmark: bookmark(),
                 repeated,
-                tally: Tally::default(),
+                tally: Tally {
+                    statements: 1,
+                    ..Tally::default()
+                },
             }))
         };
         match turn.unwrap_or(Turn::Answer(Bytes::from_static(b"[]"))) {

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, Metrics, ServeConfig, router, serve};
 use tidemark_protocol::NodeId;
-use tidemark_protocol::env::Random;
+use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,6 +29,15 @@ struct Counting(AtomicU64);
 impl Random for Counting {
     fn bytes16(&self) -> [u8; 16] {
         u128::from(self.0.fetch_add(1, Ordering::Relaxed) + 1).to_be_bytes()
+    }
+}
+
+/// Every request runs at this moment: 2026-01-01T00:30:00Z.
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn unix_ms(&self) -> u64 {
+        1_767_227_400_000
     }
 }
 
@@ -72,6 +81,7 @@ impl Server {
         let mut registry = Registry::default();
         let handles = Handles {
             random: Arc::new(Counting::default()),
+            clock: Arc::new(StoppedClock),
             metrics: Metrics::register(&mut registry),
             registry: Arc::new(registry),
         };

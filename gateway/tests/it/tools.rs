@@ -1,7 +1,7 @@
 //! What D1's tools ask for besides queries: who they are, what they may change, the present bookmark,
 //! figures.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidemark_protocol::ReadContract;
 use tidemark_protocol::node::EditDatabase;
 
@@ -143,23 +143,78 @@ async fn account_user_and_token_are_there_for_whoever_may_come_in() {
     }
 }
 
+/// What a field of the account is answered with.
+async fn figures(server: &Server, field: &str, filter: Value) -> Value {
+    let query = format!(
+        "query q($filter: F) {{ viewer {{ accounts(filter: {{accountTag: \"a\"}}) {{ {field} {{ count }} }} }} }}"
+    );
+    let body = json!({ "query": query, "variables": { "filter": filter } }).to_string();
+    let got = server.post("/client/v4/graphql", body).send().await;
+    assert_eq!(got.status.as_u16(), 200, "{}", got.text());
+    let json = got.json();
+    assert_eq!(json["errors"], json!(null));
+    let groups = &json["data"]["viewer"]["accounts"][0];
+    groups.as_object().unwrap().values().next().unwrap().clone()
+}
+
 #[tokio::test]
-async fn graphql_has_sizes_and_no_figures_of_queries() {
+async fn graphql_has_figures_of_what_ran() {
     let server = Server::start(Double::leading()).await;
-    let ask = async |field: &str| {
-        let query = format!("query q {{ viewer {{ accounts {{ {field}(limit: 5) {{ x }} }} }} }}");
-        let filter = json!({ "AND": [{ "datetimeHour_geq": "x", "databaseId": KNOWN }] });
-        let body = json!({ "query": query, "variables": { "filter": filter } }).to_string();
-        let got = server.post("/client/v4/graphql", body).send().await;
-        assert_eq!(got.status.as_u16(), 200, "{}", got.text());
-        let json = got.json();
-        assert_eq!(json["errors"], json!(null));
-        json["data"]["viewer"]["accounts"][0][field].clone()
-    };
-    assert_eq!(ask("d1AnalyticsAdaptiveGroups").await, json!([]));
-    assert_eq!(ask("d1QueriesAdaptiveGroups").await, json!([]));
-    let sizes = ask("d1StorageAdaptiveGroups").await;
+    for sql in [
+        "SELECT a FROM t WHERE b = 1",
+        "SELECT a FROM t WHERE b = 2",
+        "SELECT 'x'",
+    ] {
+        let body = json!({ "sql": sql }).to_string();
+        let path = format!("{DATABASES}/{KNOWN}/query");
+        assert_eq!(server.post(&path, body).send().await.status.as_u16(), 200);
+    }
+    let day = |from: &str, to: &str| json!({ "AND": [{ "datetimeHour_geq": from, "datetimeHour_leq": to, "databaseId": KNOWN }] });
+    let now = day("2025-12-31T00:00:00Z", "2026-01-01T00:40:00.000Z");
+    let hours = figures(
+        &server,
+        "d1AnalyticsAdaptiveGroups(limit: 10, filter: $filter)",
+        now.clone(),
+    );
+    let hours = hours.await;
+    assert_eq!(hours[0]["sum"]["readQueries"], json!(3));
+    assert_eq!(
+        hours[0]["dimensions"]["datetimeHour"],
+        json!("2026-01-01T00:00:00Z")
+    );
+    assert_eq!(hours.as_array().unwrap().len(), 1);
+
+    let field = "groups: d1QueriesAdaptiveGroups(limit: 1, filter: $filter, orderBy: [count_DESC])";
+    let queries = figures(&server, field, now).await;
+    assert_eq!(queries.as_array().unwrap().len(), 1);
+    assert_eq!(queries[0]["count"], json!(2));
+    assert_eq!(
+        queries[0]["dimensions"]["query"],
+        json!("SELECT a FROM t WHERE b = ?")
+    );
+
+    let before = day("2025-12-30T00:00:00Z", "2025-12-31T00:00:00Z");
+    let none = figures(&server, "d1QueriesAdaptiveGroups(filter: $filter)", before).await;
+    assert_eq!(none, json!([]));
+    let size = json!({ "databaseId": KNOWN });
+    let sizes = figures(&server, "d1StorageAdaptiveGroups(filter: $filter)", size).await;
     assert_eq!(sizes[0]["max"]["databaseSizeBytes"], json!(8192));
+}
+
+#[tokio::test]
+async fn graphql_that_is_none_is_refused_in_its_own_form() {
+    let server = Server::start(Double::leading()).await;
+    let deep = format!("{{ a {} }}", "{ a ".repeat(10_000));
+    for query in ["query {", "mutation { a }", deep.as_str()] {
+        let body = json!({ "query": query }).to_string();
+        let got = server.post("/client/v4/graphql", body).send().await;
+        assert_eq!(got.status.as_u16(), 200);
+        assert!(
+            got.json()["errors"][0]["message"].is_string(),
+            "{}",
+            got.text()
+        );
+    }
     let got = server.post("/client/v4/graphql", "{").send().await;
     got.failure(400, 7400, "bad_request");
 }
