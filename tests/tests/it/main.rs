@@ -4,6 +4,7 @@ mod bad_input;
 mod catch_up;
 mod cell;
 mod chinook;
+mod containers;
 mod d1;
 mod dev;
 mod disk;

@@ -1,6 +1,6 @@
 //! D1's own tools and Workers, from npm, before a cluster.
 
 mod npm;
-mod program;
+pub(crate) mod program;
 mod worker;
 mod wrangler;
