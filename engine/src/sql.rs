@@ -398,7 +398,17 @@ impl Sql {
         start: usize,
         statement: usize,
     ) -> Result<(Option<Prepared>, usize), RunError> {
-        let compiled = self.connection.prepare(sql, kept);
+        let mut compiled = self.connection.prepare(sql, kept);
+        if let Err(code) = compiled
+            && code.primary() == Code::ERROR
+        {
+            // Perhaps another connection changed the schema. SQLite looks again by itself for some
+            // messages only ("no such table"), but running a statement makes it look for any.
+            let _ = self
+                .connection
+                .run_internal(c"SELECT 1 FROM sqlite_schema LIMIT 0");
+            compiled = self.connection.prepare(sql, kept);
+        }
         self.switched |= self.connection.marks().pragma;
         compiled.map_err(|code| {
             failure(
@@ -600,13 +610,17 @@ fn failure(
     let refusal = connection
         .take_refusal()
         .filter(|_| code.primary() == Code::AUTH);
-    let mut message = match refusal.and_then(|refusal| refusal.message()) {
-        Some(message) => message,
-        // Compiling with an open end, SQLite notices the limit token by token and says it otherwise.
-        None if code.primary() == Code::TOOBIG && start.is_some() => {
-            "statement too long".to_owned()
-        }
-        None => connection.message(),
+    if let Some(message) = refusal.and_then(|refusal| refusal.message()) {
+        return RunError::Sql(SqlError {
+            code: code.name(),
+            ..own_words(message, statement)
+        });
+    }
+    // Compiling with an open end, SQLite notices the limit token by token and says it otherwise.
+    let mut message = if code.primary() == Code::TOOBIG && start.is_some() {
+        "statement too long".to_owned()
+    } else {
+        connection.message()
     };
     if let (Some(start), Some(offset)) = (start, connection.error_offset()) {
         message.push_str(&format!(" at offset {}", start + offset));

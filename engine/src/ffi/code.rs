@@ -12,6 +12,7 @@ impl Code {
     pub(crate) const CANTOPEN: i32 = c::SQLITE_CANTOPEN;
     pub(crate) const CONSTRAINT_FOREIGNKEY: i32 = c::SQLITE_CONSTRAINT_FOREIGNKEY;
     pub(crate) const CORRUPT: i32 = c::SQLITE_CORRUPT;
+    pub(crate) const ERROR: i32 = c::SQLITE_ERROR;
     pub(crate) const FULL: i32 = c::SQLITE_FULL;
     pub(crate) const INTERNAL: i32 = c::SQLITE_INTERNAL;
     pub(crate) const INTERRUPT: i32 = c::SQLITE_INTERRUPT;

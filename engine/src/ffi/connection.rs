@@ -13,6 +13,7 @@ use libsql_ffi as c;
 use tidemark_protocol::Rules;
 
 use super::code::Code;
+use super::math;
 use super::statement::Prepared;
 use super::virtual_wal::{VirtualWal, manager};
 use crate::authorizer::{Action, Marks, Refusal, is_frame, judge};
@@ -121,6 +122,7 @@ impl Connection {
         unsafe {
             Code::check(c::sqlite3_busy_timeout(self.raw, busy_ms))?;
             Code::check(c::sqlite3_wal_autocheckpoint(self.raw, 0))?;
+            math::add_to(self.raw)?;
             for option in [
                 c::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
                 c::SQLITE_DBCONFIG_DEFENSIVE,
@@ -413,7 +415,7 @@ unsafe extern "C" fn x_authorize(
     action: c_int,
     first: *const c_char,
     second: *const c_char,
-    _database: *const c_char,
+    database: *const c_char,
     _inside: *const c_char,
 ) -> c_int {
     // SAFETY: `set_up` passed the connection's context, see `x_progress`.
@@ -435,6 +437,7 @@ unsafe extern "C" fn x_authorize(
             code: action,
             first: text(first),
             second: text(second),
+            database: text(database),
         };
         if context.rules.get() == Rules::Script && is_frame(&action) {
             return Ok(c::SQLITE_IGNORE); // which leaves a statement that does nothing

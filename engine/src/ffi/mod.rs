@@ -15,6 +15,7 @@
 mod code;
 mod connection;
 mod inner_wal;
+mod math;
 mod statement;
 mod text;
 mod virtual_wal;

@@ -97,6 +97,10 @@ impl ResultSink for Rows {
     }
 }
 
+/// How D1 refuses what controls transactions.
+pub(crate) const TRANSACTION: &str = "To execute a transaction, please use the state.storage.transaction() or \
+    state.storage.transactionSync() APIs instead of the SQL BEGIN TRANSACTION or SAVEPOINT statements.";
+
 pub(crate) fn statement(sql: &str) -> Statement {
     Statement {
         sql: sql.to_owned(),
