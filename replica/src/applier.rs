@@ -114,14 +114,19 @@ enum AfterRelease {
 }
 
 impl Applier {
-    pub(crate) fn new(id: DatabaseId, site: Arc<Site>) -> Self {
+    /// One that opens its files when it is told to, or, if a former copy `is_read`, when that is released.
+    pub(crate) fn new(id: DatabaseId, site: Arc<Site>, is_read: bool) -> Self {
         Self {
             id,
             site,
             files: None,
             released: None,
             outbox: None,
-            feed: Feed::Idle,
+            feed: if is_read {
+                Feed::Releasing(AfterRelease::Open)
+            } else {
+                Feed::Idle
+            },
             frames_checkpointed: 0,
             resyncs_failed: 0,
             pause: PAUSE_MIN,

@@ -124,13 +124,24 @@ struct Inbox {
 }
 
 impl Copy {
-    /// A copy whose files are about to be opened, and which then follows if there is a connection.
-    pub(crate) fn new(id: DatabaseId, site: Arc<Site>, outbox: Option<&Arc<Outbox>>) -> Arc<Self> {
-        let applier = Applier::new(id, Arc::clone(&site));
+    /// A copy whose files are about to be opened, and which then follows if there is a connection. Not
+    /// before its `former` ones, if there are any, are closed.
+    pub(crate) fn new(
+        id: DatabaseId,
+        site: Arc<Site>,
+        outbox: Option<&Arc<Outbox>>,
+        former: Vec<watch::Receiver<Standing>>,
+    ) -> Arc<Self> {
+        let applier = Applier::new(id, Arc::clone(&site), !former.is_empty());
         let strand = Strand::new(applier, Arc::clone(&site.threads), STRAND_JOBS_MAX);
         let standing = Standing {
             position: None,
-            condition: Condition::Opening,
+            // Reads of a former one may take long: nobody should wait for them here.
+            condition: if former.is_empty() {
+                Condition::Opening
+            } else {
+                Condition::Alone
+            },
         };
         let copy = Arc::new(Self {
             id,
@@ -146,7 +157,19 @@ impl Copy {
         if let Some(outbox) = outbox {
             copy.feed(Item::Connected(Arc::clone(outbox)));
         }
-        copy.feed(Item::Open);
+        if former.is_empty() {
+            copy.feed(Item::Open);
+            return copy;
+        }
+        let waiting = Arc::clone(&copy);
+        copy.site.runtime.spawn(async move {
+            for mut standing in former {
+                // An error means that it is gone as well.
+                let closed = |standing: &Standing| standing.condition == Condition::Closed;
+                drop(standing.wait_for(closed).await);
+            }
+            waiting.feed(Item::Released);
+        });
         copy
     }
 

@@ -1,6 +1,6 @@
 //! What the parts of a replica share: its databases, the catalogue in memory, the connection's outbox.
 //!
-//! Lock order: `outbox`, then `roster`, then a copy's own.
+//! Lock order: `outbox`, then `leaving`, then `roster`, then a copy's own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -19,6 +19,7 @@ use crate::metrics::{HeartbeatAge, Metrics};
 use crate::outbox::Outbox;
 use crate::site::Site;
 use crate::sources::Sources;
+use crate::standing::Condition;
 use crate::term_file::TermFile;
 
 /// What the parts of a replica share.
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     /// The database that lists all others.
     pub(crate) catalogue_copy: Arc<Copy>,
     roster: RwLock<HashMap<DatabaseId, Arc<Copy>>>,
+    /// Copies that were let go of, until their files are gone.
+    leaving: Mutex<Vec<Arc<Copy>>>,
     catalogue: RwLock<Option<Arc<Catalogue>>>,
     /// Of the connection that is up.
     outbox: Mutex<Option<Arc<Outbox>>>,
@@ -49,7 +52,7 @@ impl Core {
         terms: TermFile,
         heartbeat: Arc<HeartbeatAge>,
     ) -> Self {
-        let catalogue_copy = Copy::new(DatabaseId::CATALOGUE, Arc::clone(&site), None);
+        let catalogue_copy = Copy::new(DatabaseId::CATALOGUE, Arc::clone(&site), None, Vec::new());
         let roster = HashMap::from([(DatabaseId::CATALOGUE, Arc::clone(&catalogue_copy))]);
         let served_by = ServedBy {
             region: config.region.to_string(),
@@ -64,6 +67,7 @@ impl Core {
             heartbeat,
             catalogue_copy,
             roster: RwLock::new(roster),
+            leaving: Mutex::default(),
             catalogue: RwLock::new(None),
             outbox: Mutex::new(None),
             source_region: Mutex::new(None),
@@ -102,11 +106,14 @@ impl Core {
             .clone()
     }
 
-    /// Takes a newer catalogue: holds what it lists and nothing else.
+    /// Takes a newer catalogue: holds what it lists and nothing else. What is listed again while the files
+    /// of its former copy are still in use begins anew when those are gone: both have one name.
     pub(crate) fn adopt(&self, catalogue: &Arc<Catalogue>) {
         let wanted = |id| catalogue.get(id).is_some_and(|entry| entry.replicated);
         let outbox = self.lock_outbox();
         let mut gone = Vec::new();
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|copy| !copy.stands_so(|standing| standing.condition == Condition::Closed));
         {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
             roster.retain(|id, copy| {
@@ -118,16 +125,20 @@ impl Core {
             });
             for entry in catalogue.entries().filter(|entry| entry.replicated) {
                 roster.entry(entry.uuid).or_insert_with(|| {
-                    Copy::new(entry.uuid, Arc::clone(&self.site), outbox.as_ref())
+                    let former = leaving.iter().filter(|copy| copy.id() == entry.uuid);
+                    let former = former.map(|copy| copy.standing()).collect();
+                    Copy::new(entry.uuid, Arc::clone(&self.site), outbox.as_ref(), former)
                 });
             }
             self.metrics()
                 .databases
                 .set(i64::try_from(roster.len()).unwrap_or(i64::MAX));
         }
-        for copy in gone {
+        for copy in &gone {
             copy.feed(Item::Delete);
         }
+        leaving.extend(gone);
+        drop(leaving);
         drop(outbox);
         *self
             .catalogue

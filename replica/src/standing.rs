@@ -32,9 +32,9 @@ pub(crate) enum Condition {
     },
     /// What is here must not be read. Says why.
     Damaged(Arc<str>),
-    /// The database was deleted.
+    /// The database was deleted, or is no longer replicated.
     Dropped,
-    /// The node stops.
+    /// Its files are closed for good: the node stops, or they are gone.
     Closed,
 }
 

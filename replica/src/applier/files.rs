@@ -232,6 +232,7 @@ impl Applier {
                 tracing::warn!(db = %self.id, %error, "files of a deleted database remain");
             }
         }
+        copy.publish(None, Condition::Closed); // a later copy may have the directory
     }
 
     /// Closes for good: a clean file makes the next start quick.

@@ -6,6 +6,7 @@ mod faults;
 mod finding;
 mod following;
 mod reading;
+mod relisting;
 mod repairing;
 mod source;
 mod world;
