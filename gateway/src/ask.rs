@@ -4,9 +4,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use tidemark_protocol::contract::{DEADLINE_DEFAULT, DEADLINE_MAX};
+use tidemark_protocol::contract::{DEADLINE_DEFAULT, DEADLINE_MAX, ReadWish, ReadWishError};
 use tidemark_protocol::render::ValueForm;
-use tidemark_protocol::{Failure, FailureKind, OnMiss, ReadContract, RequestId, headers};
+use tidemark_protocol::{
+    Failure, FailureKind, Freshness, OnMiss, ReadContract, RequestId, headers,
+};
 use tokio::time::Instant;
 
 /// The headers of one request, understood.
@@ -15,6 +17,7 @@ pub(crate) struct Ask {
     /// When its time is over.
     pub(crate) expires: Instant,
     pub(crate) read: ReadContract,
+    pub(crate) freshness: Freshness,
     pub(crate) on_miss: OnMiss,
     pub(crate) request: Option<RequestId>,
     pub(crate) form: ValueForm,
@@ -25,26 +28,31 @@ pub(crate) struct Ask {
 impl Ask {
     /// Reads the headers of a request that has just arrived.
     pub(crate) fn read(from: &HeaderMap) -> Result<Self, Failure> {
-        let read = match text(from, headers::BOOKMARK) {
-            Ok(None) => ReadContract::default(),
-            Ok(Some(text)) => text
-                .parse()
-                .map_err(|error| Failure::new(FailureKind::BadBookmark, format!("{error}")))?,
-            Err(failure) => {
-                return Err(Failure {
-                    kind: FailureKind::BadBookmark,
-                    ..failure
-                });
-            }
-        };
-        Ok(Self {
-            read,
-            ..Self::read_all_but_bookmark(from)?
-        })
+        let session =
+            match text(from, headers::BOOKMARK) {
+                Ok(None) => None,
+                Ok(Some(text)) => {
+                    let session = text.parse::<ReadContract>();
+                    Some(session.map_err(|error| {
+                        Failure::new(FailureKind::BadBookmark, error.to_string())
+                    })?)
+                }
+                Err(failure) => {
+                    return Err(Failure {
+                        kind: FailureKind::BadBookmark,
+                        ..failure
+                    });
+                }
+            };
+        Self::read_in(session, from)
     }
 
-    /// The same for a request whose session is in another header.
-    pub(crate) fn read_all_but_bookmark(from: &HeaderMap) -> Result<Self, Failure> {
+    /// The same for a request whose session, if it has one, is in another header.
+    pub(crate) fn read_in(
+        session: Option<ReadContract>,
+        from: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        let (read, freshness) = contract(session, wish(from)?)?;
         let deadline = match text(from, headers::DEADLINE)? {
             Some(text) => deadline(text)?,
             None => DEADLINE_DEFAULT,
@@ -64,7 +72,8 @@ impl Ask {
         }
         Ok(Self {
             expires: Instant::now() + deadline,
-            read: ReadContract::default(),
+            read,
+            freshness,
             on_miss: parsed(from, headers::ON_MISS)?.unwrap_or_default(),
             request,
             form,
@@ -81,6 +90,47 @@ impl Ask {
             Ok(remaining)
         }
     }
+}
+
+/// What `tidemark-read` says, whose parts may be spread over several lines.
+fn wish(from: &HeaderMap) -> Result<ReadWish, Failure> {
+    let lines = from.get_all(headers::READ).into_iter();
+    let lines: Option<Vec<_>> = lines.map(|line| line.to_str().ok()).collect();
+    let Some(lines) = lines else {
+        return Err(invalid(headers::READ, "not plain text"));
+    };
+    if lines.is_empty() {
+        return Ok(ReadWish::default());
+    }
+    let wish = lines.join(",").parse();
+    wish.map_err(|error| match error {
+        ReadWishError::Bookmark(error) => Failure::new(FailureKind::BadBookmark, error.to_string()),
+        error => invalid(headers::READ, error),
+    })
+}
+
+/// What a request wants that says this of its session and that beside it.
+fn contract(
+    session: Option<ReadContract>,
+    wish: ReadWish,
+) -> Result<(ReadContract, Freshness), Failure> {
+    let ReadWish {
+        freshness,
+        bookmark,
+    } = wish;
+    let session = match (session, bookmark) {
+        (Some(_), Some(bookmark)) => {
+            let reason = format!("bookmark={bookmark} comes beside a session, which has its own");
+            return Err(invalid(headers::READ, reason));
+        }
+        (session, bookmark) => session.or(bookmark.map(ReadContract::Bookmark)),
+    };
+    // Without a session the bound is all that is asked for: any node will do that meets it.
+    let read = session.unwrap_or(match freshness {
+        Freshness::MaxStaleness(_) => ReadContract::FirstUnconstrained,
+        Freshness::Any | Freshness::Linearizable => ReadContract::Primary,
+    });
+    Ok((read, freshness))
 }
 
 /// The time was over before anything was done.

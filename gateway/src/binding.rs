@@ -68,10 +68,7 @@ async fn run<N: Node>(
         let database = database?;
         check_database(&database)?;
         let session = head.headers.contains_key(&SESSION);
-        let mut ask = Ask {
-            read: contract(&head.headers),
-            ..Ask::read_all_but_bookmark(&head.headers)?
-        };
+        let mut ask = Ask::read_in(contract(&head.headers), &head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
         let shape = AnswerShape {
             rows: rows(&head.uri),
@@ -100,6 +97,7 @@ async fn run<N: Node>(
             Ran::Elsewhere(response) => Ok(response),
             Ran::Here(answer) => {
                 let mut response = envelope::json(StatusCode::OK, Body::from(answer.results));
+                envelope::note_delivered(&mut response, answer.delivered);
                 if session {
                     let token = HeaderValue::try_from(answer.bookmark.to_string())
                         .expect("hex digits and dashes");
@@ -114,13 +112,11 @@ async fn run<N: Node>(
         .await
 }
 
-/// What the session asks for.
-fn contract(from: &HeaderMap) -> ReadContract {
-    match from.get(SESSION).map(HeaderValue::to_str) {
-        None => ReadContract::Primary,
-        Some(Ok(token)) => token.trim().parse().unwrap_or(ReadContract::FirstPrimary),
-        Some(Err(_)) => ReadContract::FirstPrimary,
-    }
+/// What the session asks for, if there is one.
+fn contract(from: &HeaderMap) -> Option<ReadContract> {
+    let token = from.get(SESSION)?.to_str().ok();
+    let understood = token.and_then(|token| token.trim().parse().ok());
+    Some(understood.unwrap_or(ReadContract::FirstPrimary))
 }
 
 /// The shape that the query string asks for. `NONE` is what `run()` sends, whose rows programs read.

@@ -16,7 +16,7 @@ use tidemark_protocol::d1::{
     ENVELOPE_HEAD, ENVELOPE_TAIL, ErrorItem, ResultInfo, write_failure, write_success,
 };
 use tidemark_protocol::node::Answer;
-use tidemark_protocol::{Failure, FailureKind, headers};
+use tidemark_protocol::{Delivered, Failure, FailureKind, Why, headers};
 
 /// Up to here one copy costs less than three pieces on the way out.
 const COPIED_BYTES_MAX: usize = 16 << 10;
@@ -24,6 +24,7 @@ const COPIED_BYTES_MAX: usize = 16 << 10;
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BOOKMARK: HeaderName = HeaderName::from_static(headers::BOOKMARK);
 const REPEATED: HeaderName = HeaderName::from_static(headers::REPEATED);
+const DELIVERED: HeaderName = HeaderName::from_static(headers::DELIVERED);
 const FAILURE: HeaderName = HeaderName::from_static(headers::FAILURE);
 const SHOULD_RETRY: HeaderName = HeaderName::from_static(headers::SHOULD_RETRY);
 
@@ -34,6 +35,7 @@ pub(crate) fn answer(answer: Answer) -> Response {
         results,
         bookmark,
         repeated,
+        delivered,
     } = answer;
     let body = if results.len() <= COPIED_BYTES_MAX {
         Body::from(write_success(&results, None))
@@ -48,7 +50,24 @@ pub(crate) fn answer(answer: Answer) -> Response {
             .headers_mut()
             .insert(REPEATED, HeaderValue::from_static("true"));
     }
+    note_delivered(&mut response, delivered);
     response
+}
+
+/// Says what the request got.
+pub(crate) fn note_delivered(response: &mut Response, delivered: Delivered) {
+    let text = HeaderValue::try_from(delivered.to_string()).expect("plain ASCII");
+    response.headers_mut().insert(DELIVERED, text);
+}
+
+/// Adds to what another node says that the request got there, why and after how long it was passed on.
+pub(crate) fn note_forwarded(response: &mut Response, why: Why, waited: Duration) {
+    let there = response.headers().get(DELIVERED);
+    let there = there.and_then(|there| there.to_str().ok()?.parse().ok());
+    if there.is_some() || response.status().is_success() {
+        let there: Delivered = there.unwrap_or_default();
+        note_delivered(response, there.forwarded(why, waited));
+    }
 }
 
 /// Anything else that went well.

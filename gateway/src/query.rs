@@ -10,8 +10,9 @@ use bytes::Bytes;
 use tidemark_protocol::d1::{BadQuery, QueryBounds};
 use tidemark_protocol::node::{Answer, Execute, Executed, Rules};
 use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
-use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, d1};
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, Why, d1};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use crate::ask::Ask;
 use crate::envelope;
@@ -99,12 +100,14 @@ impl Job<'_> {
     /// Runs them here or has the node run them that leads, and looks again for that while an election goes
     /// on: this one may win it.
     pub(crate) async fn run<N: Node>(&self, gateway: &Gateway<N>) -> Result<Ran, Failure> {
+        let begun = Instant::now();
         let mut search = Search::new(self.ask);
+        let mut first_why = None;
         loop {
             let node = &*gateway.node;
-            match self.run_here(gateway).await {
+            let why = match self.run_here(gateway).await {
                 Ok(Executed::Answer(answer)) => return Ok(Ran::Here(answer)),
-                Ok(Executed::Forward) => {}
+                Ok(Executed::Forward(why)) => *first_why.get_or_insert(why),
                 Err(NotHere::Unknown) if node.ready().is_err() && search.goes_on(node).await => {
                     continue;
                 }
@@ -115,7 +118,8 @@ impl Job<'_> {
                     continue;
                 }
                 Err(NotHere::Failed(failure)) => return Err(failure),
-            }
+            };
+            let waited = begun.elapsed();
             let outgoing = Outgoing {
                 head: self.head,
                 body: self.body.clone(),
@@ -124,7 +128,9 @@ impl Job<'_> {
             match gateway.forwarder.forward(node, outgoing, self.ask).await? {
                 Passed::Undone(_) if search.goes_on(node).await => {}
                 passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
-                    return passed.last_word(node).map(Ran::Elsewhere);
+                    let mut response = passed.last_word(node)?;
+                    envelope::note_forwarded(&mut response, why, waited);
+                    return Ok(Ran::Elsewhere(response));
                 }
             }
         }
@@ -151,6 +157,7 @@ impl Job<'_> {
                     statements,
                     request: ask.request,
                     read: ask.read,
+                    freshness: ask.freshness,
                     deadline: ask.remaining()?,
                     on_miss: ask.on_miss,
                     shape: self.shape,
@@ -168,7 +175,9 @@ impl Job<'_> {
                 Ok(executed)
             }
             // A database that was created a moment ago may not have reached this node.
-            None if gateway.node.upstream().is_some() => Ok(Executed::Forward),
+            None if gateway.node.upstream().is_some() => {
+                Ok(Executed::Forward(Why::UnknownDatabase))
+            }
             None => Err(NotHere::Unknown),
         }
     }

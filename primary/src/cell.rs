@@ -19,7 +19,7 @@ use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Node, OnMiss,
+    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Freshness, Node, OnMiss,
     ReadContract, RequestId, Rules, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, watch};
@@ -350,6 +350,7 @@ impl Primary {
             statements,
             request,
             read: ReadContract::Primary,
+            freshness: Freshness::Any,
             deadline: CATALOGUE_DEADLINE,
             on_miss: OnMiss::Error,
             shape: RowShape::Objects.into(),

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_leader_draws_voters_then_replicas_each_once() {
         let map = ClusterMap::drawn(&leader(), Some("http://unused"));
-        let seen: Vec<_> = map.nodes.iter().map(|known| {
+        let seen = map.nodes.iter().map(|known| {
             let url = known.url.as_deref().unwrap_or_default();
             (url, known.leading, known.behind, known.lag_ms)
         });

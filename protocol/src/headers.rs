@@ -6,6 +6,10 @@ pub const BOOKMARK: &str = "x-d1-bookmark";
 pub const SESSION: &str = "x-cf-d1-session-commit-token";
 /// Which database a Worker's D1 binding means: its UUID or its name.
 pub const DATABASE: &str = "x-d1-database-id";
+/// What the read may miss: `linearizable` or `max-staleness=500ms`, as [`crate::contract::ReadWish`] has it.
+pub const READ: &str = "tidemark-read";
+/// What the request got, as [`crate::contract::Delivered`] has it.
+pub const DELIVERED: &str = "tidemark-delivered";
 /// How long the request may take: a duration such as `250ms` or `5s`.
 pub const DEADLINE: &str = "tidemark-deadline";
 /// What to do when the contract cannot be met in time: `forward`, `stale` or `error`.
@@ -28,3 +32,6 @@ pub const ADVERTISED: &str = "tidemark-advertised";
 pub const SHOULD_RETRY: &str = "x-should-retry";
 /// On a refusal by a voter that does not lead: base URL of the one that does.
 pub const LEADER: &str = "tidemark-leader";
+/// In a source's answer to the request for its stream: what it understands beyond the first version. See
+/// [`crate::stream::ASKS`].
+pub const STREAM: &str = "tidemark-stream";

@@ -24,7 +24,7 @@ pub mod value;
 
 pub use bookmark::{Bookmark, BookmarkError, BookmarkKey};
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueReader};
-pub use contract::{OnMiss, ReadContract};
+pub use contract::{Delivered, Freshness, OnMiss, ReadContract, Why};
 pub use error::{Failure, FailureKind};
 pub use id::{DatabaseId, Incarnation, IncarnationError, NodeId, Region, RequestId, Term};
 pub use node::{Execute, Executed, Exported, Node, Rules};

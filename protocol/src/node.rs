@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bookmark::Bookmark;
 use crate::cell::CellStatus;
-use crate::contract::{OnMiss, ReadContract};
+use crate::contract::{Delivered, Freshness, OnMiss, ReadContract, Why};
 use crate::dump::{DumpOptions, DumpOutput};
 use crate::error::{Failure, FailureKind};
 use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
@@ -25,8 +25,10 @@ pub struct Execute {
     pub statements: Vec<Statement>,
     /// The client's name for this request, if it gave one: a retry under the same name counts once.
     pub request: Option<RequestId>,
-    /// How fresh.
+    /// How fresh: not before what its session has seen.
     pub read: ReadContract,
+    /// How fresh: not too long ago.
+    pub freshness: Freshness,
     /// By when, from now.
     pub deadline: Duration,
     /// What else, if not.
@@ -60,7 +62,7 @@ pub enum Executed {
     Answer(Answer),
     /// This node cannot or should not do it; nothing happened. Send the request, as it came, to the
     /// primary. Only a node that does not lead says so.
-    Forward,
+    Forward(Why),
 }
 
 /// Statements that ran.
@@ -74,6 +76,8 @@ pub struct Answer {
     pub repeated: bool,
     /// What it cost; nothing if it was repeated.
     pub tally: Tally,
+    /// How fresh it is, and what that took.
+    pub delivered: Delivered,
 }
 
 /// An export that was written to its end.

@@ -11,6 +11,8 @@
 //!    hashes ([`SourceMessage::NeedHashes`]): the copy is too old, unknown, or of another history.
 //! 3. After the hashes it sends an image: begin, the pages that differ, end. Then transactions again.
 //! 4. Both sides know the other is alive from heartbeats and their echoes.
+//! 5. The follower asks whether it has everything ([`FollowerMessage::Ask`]). The source makes sure that it
+//!    still leads, sends whatever was committed by then, and answers behind that ([`SourceMessage::Current`]).
 //!
 //! ```text
 //! confirmed <= applied <= sent <= acknowledged        (per database and follower)
@@ -30,12 +32,19 @@ use crate::transaction::{
 const MAGIC: [u8; 4] = *b"TMST";
 /// Version of the stream protocol spoken by this build.
 pub const STREAM_VERSION: u8 = 1;
+/// In the header `tidemark-stream` of a source's answer to the request for the stream: it knows
+/// [`FollowerMessage::Ask`]. One that does not say so would end the connection over it.
+pub const ASKS: &str = "asks";
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Where the CRC lies.
 const CRC_AT: Range<usize> = 12..ENVELOPE_BYTES;
+/// Largest transaction that is sent as one. Of a larger one a follower is sent the pages, as of a state that
+/// it is too far behind of: in pieces, between which others have their turn, and which need no memory.
+pub const TRANSACTION_SENT_BYTES_MAX: usize = 64 << 20;
 /// Largest payload: a transaction and its term.
-pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 64;
+pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_SENT_BYTES_MAX + 64;
+const _: () = assert!(TRANSACTION_SENT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
 /// Most page hashes in one [`FollowerMessage::Hashes`].
 pub const HASHES_PER_MESSAGE_MAX: usize = 128 * 1024;
 /// Most pages in one [`SourceMessage::Pages`].
@@ -86,6 +95,12 @@ pub enum FollowerMessage {
     /// A heartbeat came back.
     Echo {
         /// The heartbeat's stamp.
+        stamp: u64,
+    },
+    /// Send me everything that is committed when you get this, of the databases that I asked to follow before,
+    /// and then say so.
+    Ask {
+        /// Opaque to the source. Rises.
         stamp: u64,
     },
 }
@@ -147,6 +162,14 @@ pub enum SourceMessage {
     /// Alive.
     Heartbeat {
         /// The source's own clock, opaque to the follower.
+        stamp: u64,
+        /// The leadership.
+        term: Term,
+    },
+    /// I led at a moment after you asked this, and whatever was committed until then was sent before this
+    /// message: as transactions, or by [`SourceMessage::NeedHashes`] or [`SourceMessage::Dropped`] in their stead.
+    Current {
+        /// Of the question. Earlier ones that were not answered are answered with it.
         stamp: u64,
         /// The leadership.
         term: Term,
@@ -299,6 +322,7 @@ impl FollowerMessage {
     const HASHES: u8 = 4;
     const APPLIED: u8 = 5;
     const ECHO: u8 = 6;
+    const ASK: u8 = 7;
 
     /// The bytes of the message.
     pub fn encode(&self) -> Bytes {
@@ -345,6 +369,10 @@ impl FollowerMessage {
             Self::Echo { stamp } => {
                 to.put_u64_le(*stamp);
                 Self::ECHO
+            }
+            Self::Ask { stamp } => {
+                to.put_u64_le(*stamp);
+                Self::ASK
             }
         };
         seal(to, kind)
@@ -410,6 +438,12 @@ impl FollowerMessage {
                     stamp: from.get_u64_le(),
                 }
             }
+            Self::ASK => {
+                want(&from, 8)?;
+                Self::Ask {
+                    stamp: from.get_u64_le(),
+                }
+            }
             got => return Err(StreamError::Kind { got }),
         };
         end(&from, bytes)?;
@@ -426,6 +460,7 @@ impl SourceMessage {
     const IMAGE_END: u8 = 70;
     const DROPPED: u8 = 71;
     const HEARTBEAT: u8 = 72;
+    const CURRENT: u8 = 73;
 
     /// The bytes of the message.
     pub fn encode(&self) -> Bytes {
@@ -484,6 +519,11 @@ impl SourceMessage {
                 to.put_u64_le(term.0);
                 Self::HEARTBEAT
             }
+            Self::Current { stamp, term } => {
+                to.put_u64_le(*stamp);
+                to.put_u64_le(term.0);
+                Self::CURRENT
+            }
         };
         seal(to, kind)
     }
@@ -536,6 +576,13 @@ impl SourceMessage {
             Self::HEARTBEAT => {
                 want(&from, 16)?;
                 Self::Heartbeat {
+                    stamp: from.get_u64_le(),
+                    term: Term(from.get_u64_le()),
+                }
+            }
+            Self::CURRENT => {
+                want(&from, 16)?;
+                Self::Current {
                     stamp: from.get_u64_le(),
                     term: Term(from.get_u64_le()),
                 }

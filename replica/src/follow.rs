@@ -283,6 +283,7 @@ impl Follower {
                 outbox.echo(stamp);
                 backoff.reset(); // it has lived for a while
             }
+            SourceMessage::Current { term, .. } => self.see(term).await?,
             SourceMessage::Welcome { .. } => {
                 return Err(Lost::Protocol {
                     complaint: "a second welcome".to_owned(),

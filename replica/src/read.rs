@@ -20,8 +20,8 @@ use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::render::{Rendered, Renderer, ResultSink};
 use tidemark_protocol::{
-    Bookmark, BookmarkError, DatabaseId, Execute, Executed, Failure, FailureKind, OnMiss, Position,
-    ReadContract, Statement,
+    Bookmark, BookmarkError, DatabaseId, Delivered, Execute, Executed, Failure, FailureKind,
+    Freshness, OnMiss, Position, ReadContract, Rules, Statement, Why,
 };
 use tokio::time::timeout_at;
 
@@ -47,17 +47,21 @@ struct Read<'a> {
 /// Answers a request, or says that the primary should.
 pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, Failure> {
     let deadline = Instant::now() + request.deadline;
-    if matches!(
+    let leaders = matches!(
         request.read,
         ReadContract::Primary | ReadContract::FirstPrimary
-    ) {
-        return Ok(forward(core, "contract"));
+    );
+    if leaders || request.freshness == Freshness::Linearizable {
+        return Ok(forward(core, Why::Contract));
+    }
+    if request.rules == Rules::Script {
+        return Ok(forward(core, Why::Write));
     }
     let copy = core
         .copy(request.database)
         .filter(|copy| copy.id() != DatabaseId::CATALOGUE);
     let (Some(copy), Some(catalogue)) = (copy, core.catalogue()) else {
-        return Ok(forward(core, "unknown_database"));
+        return Ok(forward(core, Why::UnknownDatabase));
     };
     let wanted = match request.read {
         ReadContract::Bookmark(bookmark) => {
@@ -67,7 +71,7 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
                 Err(BookmarkError::ForeignDatabase { .. })
                     if request.on_miss == OnMiss::Forward =>
                 {
-                    return Ok(forward(core, "foreign_bookmark"));
+                    return Ok(forward(core, Why::Bookmark));
                 }
                 Err(error) => {
                     let message = format!("bookmark {bookmark}: {error}");
@@ -91,9 +95,9 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
     .await
 }
 
-fn forward(core: &Core, reason: &'static str) -> Executed {
-    core.metrics().forward(reason);
-    Executed::Forward
+fn forward(core: &Core, why: Why) -> Executed {
+    core.metrics().forward(why.name());
+    Executed::Forward(why)
 }
 
 impl Read<'_> {
@@ -168,15 +172,15 @@ impl Read<'_> {
     fn refused(&self, miss: Miss) -> Result<Executed, Failure> {
         let database = self.request.database;
         if miss == Miss::Gone {
-            return Ok(forward(self.core, "unknown_database"));
+            return Ok(forward(self.core, Why::UnknownDatabase));
         }
         if self.request.on_miss == OnMiss::Forward {
-            let reason = match miss {
-                Miss::Behind { .. } => "behind",
-                Miss::Lost { .. } => "lost",
-                Miss::Unreadable { .. } | Miss::Gone => "unreadable",
+            let why = match miss {
+                Miss::Behind { .. } => Why::Behind,
+                Miss::Lost { .. } => Why::Bookmark,
+                Miss::Unreadable { .. } | Miss::Gone => Why::Unreadable,
             };
-            return Ok(forward(self.core, reason));
+            return Ok(forward(self.core, why));
         }
         let wanted = self
             .wanted
@@ -241,6 +245,7 @@ impl Read<'_> {
             bookmark: Bookmark::issue(self.catalogue.bookmark_key(), database, position),
             repeated: false,
             tally,
+            delivered: Delivered::default(),
         }))
     }
 
@@ -265,14 +270,14 @@ impl Read<'_> {
     /// A read failed: what that means for the request.
     fn failed(&self, error: &ReadError) -> Result<Executed, Failure> {
         let kind = match error {
-            ReadError::NotReadOnly { .. } => return Ok(forward(self.core, "write")),
+            ReadError::NotReadOnly { .. } => return Ok(forward(self.core, Why::Write)),
             ReadError::Sql(error) => {
                 if blames_the_file(error.code) {
                     self.copy.feed(Item::Suspect);
                     return self.damaged(&error.message);
                 }
                 if self.may_be_a_retry() || self.may_be_too_old_for(error.code) {
-                    return Ok(forward(self.core, "sql"));
+                    return Ok(forward(self.core, Why::Sql));
                 }
                 FailureKind::Sql
             }
@@ -309,7 +314,7 @@ impl Read<'_> {
 
     fn damaged(&self, reason: &str) -> Result<Executed, Failure> {
         if self.request.on_miss == OnMiss::Forward {
-            return Ok(forward(self.core, "unreadable"));
+            return Ok(forward(self.core, Why::Unreadable));
         }
         let database = self.request.database;
         let message = format!("the copy of database {database} cannot be read: {reason}");

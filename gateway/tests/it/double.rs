@@ -12,8 +12,8 @@ use tidemark_protocol::node::{
 };
 use tidemark_protocol::render::Tally;
 use tidemark_protocol::{
-    Bookmark, BookmarkKey, DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node,
-    NodeId, Position, Region, RequestId, Seq, StateChecksum, Term,
+    Bookmark, BookmarkKey, DatabaseId, Delivered, Epoch, Execute, Executed, Failure, FailureKind,
+    Node, NodeId, Position, Region, RequestId, Seq, StateChecksum, Term, Why,
 };
 
 /// What the node does with the next statements.
@@ -167,13 +167,14 @@ impl Node for Double {
                     statements: 1,
                     ..Tally::default()
                 },
+                delivered: Delivered::default(),
             }))
         };
         match turn.unwrap_or(Turn::Answer(Bytes::from_static(b"[]"))) {
             Turn::Answer(results) => answer(results, false),
             Turn::Repeat(results) => answer(results, true),
             Turn::Fail(failure) => Err(failure),
-            Turn::Forward => Ok(Executed::Forward),
+            Turn::Forward => Ok(Executed::Forward(Why::Contract)),
             Turn::Panic => panic!("scripted"),
             Turn::Hang => std::future::pending().await,
         }

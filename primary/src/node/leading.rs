@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::{
-    Bookmark, Catalogue, Execute, Failure, FailureKind, Position, ReadContract, Seq, Term,
+    Bookmark, Catalogue, Delivered, Execute, Failure, FailureKind, Freshness, Position,
+    ReadContract, Rules, Seq, Term,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::reading::Read;
 use super::{deadline, no_database};
@@ -38,19 +39,26 @@ impl Primary {
             seen => seen?,
         };
         // A write finds out by itself: without a quorum it does not commit. Unless it writes nothing.
-        let writes = line.known_to_write(&request.statements);
-        if !writes && !self.may_answer(&line, &request, term).await {
-            return Ok(None);
+        let mut delivered = Delivered::default();
+        if !goes_to_writer(&line, &request) {
+            match self.may_answer(&line, &request, term).await {
+                Some(met) => delivered = met,
+                None => return Ok(None),
+            }
         }
         let Some(written) = self.run(&line, request, seen, term).await? else {
             return Ok(None);
         };
+        if written.wrote || written.repeated {
+            delivered.staleness = None;
+        }
         let bookmark = Bookmark::issue(catalogue.bookmark_key(), line.id(), written.position);
         Ok(Some(Answer {
             results: written.rendered.results,
             bookmark,
             repeated: written.repeated,
             tally: written.rendered.tally,
+            delivered,
         }))
     }
 
@@ -59,27 +67,45 @@ impl Primary {
         self.consensus.has_other_voters()
     }
 
-    /// Whether this node, which serves under `term`, may answer a read as the leader.
-    async fn may_answer(&self, line: &Line, request: &Execute, term: Term) -> bool {
-        match request.read {
-            ReadContract::FirstPrimary => {
-                let leads = self.leads(term, request.deadline).await;
-                // A replica may have shown what the readers here do not see yet.
-                leads && timeout(request.deadline, line.caught_up()).await.is_ok()
-            }
-            ReadContract::Primary if self.has_peers() => {
-                let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
-                self.still_leads(term, confirmed)
-            }
-            ReadContract::Primary
-            | ReadContract::FirstUnconstrained
-            | ReadContract::Bookmark(_) => true,
+    /// What a read gets that this node, which serves under `term`, answers as the leader. `None`: it may not.
+    async fn may_answer(&self, line: &Line, request: &Execute, term: Term) -> Option<Delivered> {
+        let first_primary = request.read == ReadContract::FirstPrimary;
+        let bounded = request.freshness != Freshness::Any;
+        let plain = request.read == ReadContract::Primary;
+        let (leads, proved) = if first_primary || request.freshness == Freshness::Linearizable {
+            (self.leads(term, request.deadline).await, true)
+        } else if !self.has_peers() {
+            (true, true)
+        } else if plain || bounded {
+            (self.leads_by_lease(request, term).await, true)
+        } else {
+            (true, false)
+        };
+        if !leads {
+            return None;
         }
+        let begun = Instant::now();
+        if first_primary || bounded {
+            // A replica may have shown what the readers here do not see yet.
+            let caught_up = timeout(request.deadline, line.caught_up()).await;
+            caught_up.ok()?;
+        }
+        Some(Delivered {
+            waited: begun.elapsed(),
+            staleness: proved.then_some(Duration::ZERO),
+            forwarded: None,
+        })
     }
 
     /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
     async fn leads(&self, term: Term, within: Duration) -> bool {
         let confirmed = self.consensus.confirm(within).await;
+        self.still_leads(term, confirmed)
+    }
+
+    /// The same by the lease, without asking anybody.
+    async fn leads_by_lease(&self, request: &Execute, term: Term) -> bool {
+        let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
         self.still_leads(term, confirmed)
     }
 
@@ -101,7 +127,7 @@ impl Primary {
         seen: Seq,
         term: Term,
     ) -> Result<Option<Written>, Failure> {
-        if !line.known_to_write(&request.statements) {
+        if !goes_to_writer(line, &request) {
             match self.read(line, &request, &self.context.served_by).await {
                 Ok(Read::Done(rendered, position)) => {
                     return Ok(Some(Written {
@@ -124,6 +150,11 @@ impl Primary {
         }
         Ok(Some(written))
     }
+}
+
+/// Whether not to try the readers: SQLite said before that it writes, or it is a file, which they do not take.
+fn goes_to_writer(line: &Line, request: &Execute) -> bool {
+    request.rules == Rules::Script || line.known_to_write(&request.statements)
 }
 
 /// What a bookmark asks of the primary: nothing, for it has everything; but it must be one of this

@@ -20,7 +20,8 @@ use tidemark_protocol::node::{
     NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Execute, Executed, Failure, FailureKind, Node, ReadContract, RequestId,
+    DatabaseId, Execute, Executed, Failure, FailureKind, Freshness, Node, ReadContract, RequestId,
+    Why,
 };
 
 pub(crate) use self::admin::timestamp;
@@ -39,10 +40,12 @@ impl Node for Primary {
             deadline: limit.saturating_sub(begun.elapsed()),
             ..request
         };
-        let in_session = matches!(
-            request.read,
-            ReadContract::FirstUnconstrained | ReadContract::Bookmark(_)
-        );
+        // How old this copy is, nothing proves here: the leader is near.
+        let in_session = request.freshness == Freshness::Any
+            && matches!(
+                request.read,
+                ReadContract::FirstUnconstrained | ReadContract::Bookmark(_)
+            );
         if in_session
             && !(self.serves() && self.contact.is_fresh())
             && let Some(answer) = self.read_copy(&request).await?
@@ -197,7 +200,7 @@ impl Primary {
     /// What to do with a request that needs a leader, which this node is not.
     fn elsewhere(&self) -> Result<Executed, Failure> {
         if self.upstream().is_some() {
-            Ok(Executed::Forward)
+            Ok(Executed::Forward(Why::NotLeading))
         } else {
             Err(self.no_leader())
         }

@@ -19,7 +19,8 @@ use std::time::Duration;
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{
-    Bookmark, DatabaseId, Execute, Failure, FailureKind, OnMiss, Position, ReadContract,
+    Bookmark, DatabaseId, Delivered, Execute, Failure, FailureKind, OnMiss, Position, ReadContract,
+    Rules,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -35,6 +36,9 @@ impl Primary {
         let Some(catalogue) = self.catalogue() else {
             return Ok(None);
         };
+        if request.rules == Rules::Script {
+            return Ok(None);
+        }
         let listed = catalogue.get(request.database).is_some();
         let Some(line) = self.databases.get(request.database).filter(|_| listed) else {
             return Ok(None);
@@ -64,6 +68,7 @@ impl Primary {
                 OnMiss::Stale => {}
             }
         }
+        let waited = begun.elapsed();
         // It may be another one by now.
         let Some(line) = self.databases.get(request.database) else {
             return Ok(None);
@@ -89,6 +94,10 @@ impl Primary {
                     bookmark: Bookmark::issue(key, request.database, position),
                     repeated: false,
                     tally: rendered.tally,
+                    delivered: Delivered {
+                        waited,
+                        ..Delivered::default()
+                    },
                 }))
             }
             Ok(Read::Writes) => {

@@ -14,8 +14,8 @@ use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
-    DatabaseId, Execute, FailureKind, Incarnation, Node, NodeId, OnMiss, Position, ReadContract,
-    Rules, Seq, Statement, Term, Transaction,
+    DatabaseId, Execute, FailureKind, Freshness, Incarnation, Node, NodeId, OnMiss, Position,
+    ReadContract, Rules, Seq, Statement, Term, Transaction,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -110,6 +110,7 @@ fn request(database: DatabaseId, sql: &str) -> Execute {
         }],
         request: None,
         read: ReadContract::Primary,
+        freshness: Freshness::Any,
         deadline: DEADLINE,
         on_miss: OnMiss::Error,
         shape: RowShape::Arrays.into(),

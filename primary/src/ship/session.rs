@@ -269,6 +269,7 @@ impl<'a> Session<'a> {
                     self.follower.confirmed(database, position);
                 }
             }
+            FollowerMessage::Ask { .. } => {}
             FollowerMessage::Echo { stamp } => {
                 self.unechoed = 0;
                 let sent = Duration::from_micros(stamp);

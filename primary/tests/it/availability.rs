@@ -8,7 +8,7 @@ use tidemark_primary::Primary;
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::{
     Bookmark, DatabaseId, Execute, Executed, Failure, FailureKind, Node, NodeId, OnMiss,
-    ReadContract, Value,
+    ReadContract, Value, Why,
 };
 
 use crate::cell::{COUNT, INSERT, database};
@@ -43,7 +43,7 @@ async fn write(cell: &Cell, db: DatabaseId, n: i64) -> Bookmark {
 async fn here(node: &Primary, execute: Execute) -> Option<Answer> {
     match node.execute(execute).await {
         Ok(Executed::Answer(answer)) => Some(answer),
-        Ok(Executed::Forward) => None,
+        Ok(Executed::Forward(_)) => None,
         Err(failure) => panic!("{failure}"),
     }
 }
@@ -111,7 +111,7 @@ async fn followers_answer_sessions_and_hand_on_what_is_the_leaders() {
         ];
         for execute in leaders {
             let got = follower.execute(execute.clone()).await;
-            assert_eq!(got, Ok(Executed::Forward), "{execute:?}");
+            assert_eq!(got, Ok(Executed::Forward(Why::NotLeading)), "{execute:?}");
         }
     }
 }
@@ -274,7 +274,7 @@ async fn follower_that_lost_its_majority_answers_sessions_and_refuses_the_rest_p
             .await
         {
             Ok(Executed::Answer(answer)) => Some(answer),
-            Ok(Executed::Forward) | Err(_) => None,
+            Ok(Executed::Forward(_)) | Err(_) => None,
         }
     })
     .await;

@@ -8,6 +8,7 @@ use serde_json::json;
 use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::{
     DatabaseId, Executed, FailureKind, Incarnation, Node, NodeId, ReadContract, RequestId, Value,
+    Why,
 };
 
 use crate::harness::{named, request, rows};
@@ -65,7 +66,11 @@ async fn followers_have_what_the_leader_commits_and_hand_on_what_they_are_asked(
         assert!(follower.ready().is_ok());
         assert_eq!(follower.upstream(), Some(cell.url(leader)));
         let handed_on = follower.execute(request(db, COUNT, &[])).await;
-        assert_eq!(handed_on, Ok(Executed::Forward), "voter {node}");
+        assert_eq!(
+            handed_on,
+            Ok(Executed::Forward(Why::NotLeading)),
+            "voter {node}"
+        );
     }
 }
 

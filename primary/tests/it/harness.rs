@@ -12,8 +12,8 @@ use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{Answer, CreateDatabase};
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
-    DatabaseId, Execute, Executed, Failure, Incarnation, Node, NodeId, OnMiss, ReadContract,
-    RequestId, Rules, Statement, Value,
+    DatabaseId, Execute, Executed, Failure, Freshness, Incarnation, Node, NodeId, OnMiss,
+    ReadContract, RequestId, Rules, Statement, Value,
 };
 
 struct TokioThreads(tokio::runtime::Handle);
@@ -116,6 +116,7 @@ pub(crate) fn request(database: DatabaseId, sql: &str, params: &[Value]) -> Exec
         }],
         request: None,
         read: ReadContract::Primary,
+        freshness: Freshness::Any,
         deadline: Duration::from_secs(10),
         on_miss: OnMiss::Error,
         shape: RowShape::Arrays.into(),
@@ -136,7 +137,7 @@ pub(crate) fn named(number: u128, execute: Execute) -> Execute {
 pub(crate) async fn run(primary: &Primary, execute: Execute) -> Result<Answer, Failure> {
     match primary.execute(execute).await? {
         Executed::Answer(answer) => Ok(answer),
-        Executed::Forward => panic!("the only voter forwards to nobody"),
+        Executed::Forward(_) => panic!("the only voter forwards to nobody"),
     }
 }
 

@@ -184,7 +184,7 @@ impl Cell {
             let (_, leader) = self.leader().await;
             match leader.execute(execute.clone()).await? {
                 Executed::Answer(answer) => return Ok(answer),
-                Executed::Forward => tokio::time::sleep(Duration::from_millis(5)).await,
+                Executed::Forward(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
     }

@@ -118,6 +118,7 @@ pub(crate) fn follower_messages() -> Vec<(&'static str, FollowerMessage)> {
             },
         ),
         ("echo", FollowerMessage::Echo { stamp: 77 }),
+        ("ask", FollowerMessage::Ask { stamp: 77 }),
     ]
 }
 
@@ -163,6 +164,7 @@ pub(crate) fn source_messages() -> Vec<(&'static str, SourceMessage)> {
         ("image-end", SourceMessage::ImageEnd { database }),
         ("dropped", SourceMessage::Dropped { database }),
         ("heartbeat", SourceMessage::Heartbeat { stamp: 77, term }),
+        ("current", SourceMessage::Current { stamp: 77, term }),
     ]
 }
 

@@ -2,7 +2,7 @@
 //! happens to the connection.
 
 use tidemark_protocol::node::{ListDatabases, Node};
-use tidemark_protocol::{DatabaseId, OnMiss};
+use tidemark_protocol::{DatabaseId, Executed, OnMiss, Why};
 
 use crate::world::{DB, World, at_least, unconstrained};
 
@@ -161,7 +161,8 @@ async fn created_database_appears_and_deleted_one_goes_with_its_files() {
         .await;
     assert_eq!(world.node().resolve("other"), None);
     let executed = world.execute(request).await.unwrap();
-    assert_eq!(executed, tidemark_protocol::Executed::Forward);
+    let unknown = Executed::Forward(Why::UnknownDatabase);
+    assert_eq!(executed, unknown);
     assert!(world.source.state().seen.unfollows.contains(&other));
 }
 

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use tidemark_protocol::{
-    Bookmark, BookmarkKey, DatabaseId, Epoch, Executed, FailureKind, OnMiss, Position,
-    ReadContract, RequestId, Seq,
+    Bookmark, BookmarkKey, DatabaseId, Epoch, Execute, Executed, FailureKind, Freshness, OnMiss,
+    Position, ReadContract, RequestId, Seq, Why,
 };
 
 use crate::source::KEY;
@@ -47,7 +47,8 @@ async fn bookmark_missed_follows_the_rule_of_the_request() {
 
     request.on_miss = OnMiss::Forward;
     let started = Instant::now();
-    assert_eq!(world.execute(request.clone()).await, Ok(Executed::Forward));
+    let behind = Ok(Executed::Forward(Why::Behind));
+    assert_eq!(world.execute(request.clone()).await, behind);
     let waited = started.elapsed();
     assert!(waited >= ms(150), "gave up after {waited:?}");
     assert!(
@@ -83,7 +84,8 @@ async fn without_a_stream_a_bookmark_ahead_is_forwarded_at_once() {
     world
         .eventually("forwarded at once", async || {
             let started = Instant::now();
-            assert_eq!(world.execute(request.clone()).await, Ok(Executed::Forward));
+            let behind = Ok(Executed::Forward(Why::Behind));
+            assert_eq!(world.execute(request.clone()).await, behind);
             started.elapsed() < ms(1000)
         })
         .await;
@@ -94,23 +96,42 @@ async fn what_belongs_to_the_primary_is_forwarded() {
     let world = World::new().await;
     let unknown = DatabaseId::from_bytes([9; 16]);
     let here = [
-        request("SELECT 1", ReadContract::Primary),
-        request("SELECT 1", ReadContract::FirstPrimary),
-        unconstrained("INSERT INTO t VALUES (5, 'x')"),
-        unconstrained("SELECT * FROM only_the_primary_has_this"),
-        tidemark_protocol::Execute {
-            database: unknown,
-            ..unconstrained("SELECT 1")
-        },
-        tidemark_protocol::Execute {
-            database: DatabaseId::CATALOGUE,
-            ..unconstrained("SELECT * FROM settings")
-        },
+        (request("SELECT 1", ReadContract::Primary), Why::Contract),
+        (
+            request("SELECT 1", ReadContract::FirstPrimary),
+            Why::Contract,
+        ),
+        (
+            Execute {
+                freshness: Freshness::Linearizable,
+                ..unconstrained("SELECT 1")
+            },
+            Why::Contract,
+        ),
+        (unconstrained("INSERT INTO t VALUES (5, 'x')"), Why::Write),
+        (
+            unconstrained("SELECT * FROM only_the_primary_has_this"),
+            Why::Sql,
+        ),
+        (
+            Execute {
+                database: unknown,
+                ..unconstrained("SELECT 1")
+            },
+            Why::UnknownDatabase,
+        ),
+        (
+            Execute {
+                database: DatabaseId::CATALOGUE,
+                ..unconstrained("SELECT * FROM settings")
+            },
+            Why::UnknownDatabase,
+        ),
     ];
-    for request in here {
+    for (request, why) in here {
         assert_eq!(
             world.execute(request.clone()).await,
-            Ok(Executed::Forward),
+            Ok(Executed::Forward(why)),
             "{request:?}"
         );
     }
@@ -131,7 +152,7 @@ async fn statement_that_fails_at_the_state_asked_for_is_forwarded_unless_nobody_
             let mut request = at_least(sql, bookmark);
             request.on_miss = on_miss;
             let outcome = world.execute(request).await;
-            assert_eq!(outcome, Ok(Executed::Forward), "{sql}, {on_miss}");
+            assert_eq!(outcome, Ok(Executed::Forward(Why::Sql)), "{sql}, {on_miss}");
         }
     }
     world.source.silence();
@@ -140,7 +161,7 @@ async fn statement_that_fails_at_the_state_asked_for_is_forwarded_unless_nobody_
         .eventually("refused here", async || {
             match world.execute(request.clone()).await {
                 Ok(outcome) => {
-                    assert_eq!(outcome, Executed::Forward);
+                    assert_eq!(outcome, Executed::Forward(Why::Sql));
                     false
                 }
                 Err(failure) => {
@@ -161,7 +182,7 @@ async fn ddl_that_finds_nothing_to_do_here_is_forwarded() {
     let outcome = world
         .execute(unconstrained("DROP TRIGGER IF EXISTS later"))
         .await;
-    assert_eq!(outcome, Ok(Executed::Forward));
+    assert_eq!(outcome, Ok(Executed::Forward(Why::Write)));
 }
 
 /// The primary repeats the first try's answer; here the second try only looks like a faulty statement.
@@ -174,7 +195,7 @@ async fn statement_that_fails_and_may_be_the_retry_of_a_write_is_forwarded_by_ev
             request.on_miss = on_miss;
             request.request = Some(RequestId::from_bytes([3; 16]));
             let outcome = world.execute(request).await;
-            assert_eq!(outcome, Ok(Executed::Forward), "{sql}, {on_miss}");
+            assert_eq!(outcome, Ok(Executed::Forward(Why::Sql)), "{sql}, {on_miss}");
         }
     }
 }
@@ -211,7 +232,7 @@ async fn forged_and_foreign_bookmarks_are_refused_by_name() {
     }
     // Perhaps of a newer database of the same name: the primary decides.
     let forwarded = world.execute(at_least("SELECT 1", foreign)).await;
-    assert_eq!(forwarded, Ok(Executed::Forward));
+    assert_eq!(forwarded, Ok(Executed::Forward(Why::Bookmark)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +244,8 @@ async fn bookmark_of_another_history_is_lost_and_of_a_later_epoch_is_ahead() {
         ..here
     };
     let mut request = at_least("SELECT 1", Bookmark::issue(&KEY, DB, other));
-    assert_eq!(world.execute(request.clone()).await, Ok(Executed::Forward));
+    let lost = Ok(Executed::Forward(Why::Bookmark));
+    assert_eq!(world.execute(request.clone()).await, lost);
     request.on_miss = OnMiss::Error;
     let failure = world.execute(request).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::LostBookmark);
@@ -303,7 +325,7 @@ async fn session_never_goes_back() {
                 answered += 1;
             }
             // As a real one would: the trip to the primary takes a while.
-            Executed::Forward => tokio::time::sleep(ms(5)).await,
+            Executed::Forward(_) => tokio::time::sleep(ms(5)).await,
         }
     }
     assert!(answered > 20, "only {answered} reads were answered here");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidemark_protocol::node::Node;
-use tidemark_protocol::{Executed, FailureKind, OnMiss};
+use tidemark_protocol::{Executed, FailureKind, OnMiss, Why};
 
 use crate::source::{Tamper, copy_tree};
 use crate::world::{DB, World, at_least, ms, unconstrained};
@@ -131,7 +131,7 @@ async fn byte_flipped_on_disk_is_noticed_before_anything_is_served_and_repaired(
         request.on_miss = on_miss;
         let result = world.execute(request.clone()).await;
         if at_any_time {
-            assert_eq!(result, Ok(Executed::Forward));
+            assert_eq!(result, Ok(Executed::Forward(Why::Unreadable)));
         } else {
             assert_eq!(result.unwrap_err().kind, FailureKind::Damaged);
         }
@@ -392,7 +392,7 @@ async fn files_taken_at_any_moment_never_show_a_state_that_never_was() {
                 );
             }
             // Its content is no known state, or there is no catalogue: it says so.
-            Ok(Executed::Forward) => {}
+            Ok(Executed::Forward(_)) => {}
             Err(failure) => assert_eq!(failure.kind, FailureKind::Damaged, "{failure}"),
         }
         world.source.serve().await;

@@ -372,6 +372,7 @@ impl State {
             }
             FollowerMessage::Applied { confirmations } => self.seen.applied.extend(confirmations),
             FollowerMessage::Echo { .. } => self.seen.echoes += 1,
+            FollowerMessage::Ask { .. } => {}
         }
     }
 

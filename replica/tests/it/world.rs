@@ -11,8 +11,8 @@ use tidemark_protocol::env::Random;
 use tidemark_protocol::node::{Answer, Node};
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
-    Bookmark, DatabaseId, Execute, Executed, Failure, NodeId, OnMiss, Position, ReadContract,
-    Rules, Statement,
+    Bookmark, DatabaseId, Execute, Executed, Failure, Freshness, NodeId, OnMiss, Position,
+    ReadContract, Rules, Statement,
 };
 use tidemark_replica::{Environment, Replica, ReplicaConfig};
 
@@ -210,6 +210,7 @@ pub fn request(sql: &str, read: ReadContract) -> Execute {
         }],
         request: None,
         read,
+        freshness: Freshness::Any,
         deadline: Duration::from_secs(10),
         on_miss: OnMiss::Forward,
         shape: RowShape::Arrays.into(),
