@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tidemark_gateway::Limits;
+use tidemark_gateway::{Limits, SpoolConfig};
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{NodeId, Region, render::AnswerBounds};
 
@@ -33,6 +33,8 @@ pub(crate) const REGION_DEFAULT: &str = "ENAM";
 pub(crate) const CLUSTER_DEFAULT: &str = "tidemark";
 /// Time that requests in flight have to end after a signal to stop.
 pub(crate) const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// Folder of files that are imported and exported, in a node's directory.
+const SPOOL: &str = "spool";
 /// Longest name of a cluster, in bytes.
 const CLUSTER_LENGTH_MAX: usize = 64;
 /// Least page cache that SQLite can work with reasonably, in bytes.
@@ -106,6 +108,12 @@ pub(crate) struct Config {
     pub(crate) answer_rows: u64,
     /// Bytes of one answer at most. A larger one fails.
     pub(crate) answer_bytes: u64,
+    /// Bytes of one file to import at most, which is in memory meanwhile. A larger one is refused with 413.
+    pub(crate) import_bytes: u64,
+    /// Bytes of all files in transit at most. What comes beyond is refused with 429.
+    pub(crate) spool_bytes: u64,
+    /// How long a file in transit stays.
+    pub(crate) spool_age: Duration,
 }
 
 impl Default for Config {
@@ -113,6 +121,7 @@ impl Default for Config {
         let engine = tidemark_engine::Options::default();
         let answer = AnswerBounds::default();
         let limits = Limits::default();
+        let spool = SpoolConfig::new(PathBuf::new());
         Self {
             data: PathBuf::from(DATA_DEFAULT),
             listen: LISTEN_DEFAULT,
@@ -139,6 +148,9 @@ impl Default for Config {
             readers: engine.readers_max,
             answer_rows: answer.rows_max,
             answer_bytes: answer.bytes_max as u64,
+            import_bytes: spool.import_bytes_max,
+            spool_bytes: spool.bytes_max,
+            spool_age: spool.age_max,
         }
     }
 }
@@ -325,6 +337,8 @@ impl Config {
             ("readers", self.readers as u64, 1, 1024),
             ("answer-rows", self.answer_rows, 1, u64::MAX),
             ("answer-size", self.answer_bytes, 1 << 10, 1 << 30),
+            ("import-size", self.import_bytes, 1 << 10, 1 << 30),
+            ("spool-size", self.spool_bytes, 1 << 20, 1 << 50),
         ] {
             if !(min..=max).contains(&got) {
                 problems.push(Problem::OutOfRange {
@@ -446,6 +460,16 @@ impl Config {
             cache_kib,
             readers_max: self.readers,
             ..Default::default()
+        }
+    }
+
+    /// Bounds on files in transit, in a folder of the node's directory.
+    pub(crate) fn spool(&self, home: &Path) -> SpoolConfig {
+        SpoolConfig {
+            bytes_max: self.spool_bytes,
+            import_bytes_max: self.import_bytes,
+            age_max: self.spool_age,
+            ..SpoolConfig::new(home.join(SPOOL))
         }
     }
 

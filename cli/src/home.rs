@@ -4,6 +4,7 @@
 //! <data>/node.toml   node id, incarnation, role, cluster; written at the first start, compared at every other
 //! <data>/node.lock   locked as long as the process lives
 //! <data>/listen      address served now; rewritten at every start
+//! <data>/spool       files that are imported or exported; emptied at every start
 //! ```
 
 use std::fs::{File, TryLockError};

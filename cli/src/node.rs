@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
-use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig};
+use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig, Spool};
 use tidemark_primary::{Join, Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
@@ -227,7 +227,10 @@ impl Face<'_> {
         let listed = self.config.voters.iter();
         let listed = listed.filter(|voter| voter.node == node_id);
         let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);
+        let spool = Spool::open(self.config.spool(self.home.directory()));
+        let spool = spool.context("empty the folder of files in transit")?;
         let gateway = GatewayConfig {
+            spool: Some(spool),
             tokens: self.config.tokens()?,
             urls: own.cloned().collect(),
             limits: self.config.limits(),

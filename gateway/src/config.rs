@@ -10,6 +10,7 @@ use tidemark_protocol::node::Role;
 use tidemark_protocol::{NodeId, Region};
 
 use crate::metrics::Metrics;
+use crate::transfer::Spool;
 
 /// Who this node is, for `tidemark-served-by` and `tidemark-forwarded-by`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +70,8 @@ pub struct GatewayConfig {
     pub urls: Vec<String>,
     /// Bounds.
     pub limits: Limits,
+    /// Where files lie that are imported and exported. None: neither can be done.
+    pub spool: Option<Arc<Spool>>,
 }
 
 impl GatewayConfig {
@@ -79,6 +82,7 @@ impl GatewayConfig {
             tokens: Vec::new(),
             urls: Vec::new(),
             limits: Limits::default(),
+            spool: None,
         }
     }
 }
@@ -90,12 +94,14 @@ impl fmt::Debug for GatewayConfig {
             tokens,
             urls,
             limits,
+            spool,
         } = self;
         f.debug_struct("GatewayConfig")
             .field("identity", identity)
             .field("tokens", &format_args!("{} secrets", tokens.len()))
             .field("urls", urls)
             .field("limits", limits)
+            .field("spool", spool)
             .finish()
     }
 }

@@ -14,6 +14,7 @@
 //! What is in doubt is never sent again from here: that is for the client, under its own request id.
 
 mod search;
+mod stream;
 mod watched;
 
 use std::error::Error as _;
@@ -39,6 +40,7 @@ use crate::config::Handles;
 pub(crate) use crate::forward::search::Search;
 use crate::forward::watched::watched;
 use crate::handover::unknown;
+use crate::transfer::forwarded_host;
 
 const FORWARDED_BY: HeaderName = HeaderName::from_static(headers::FORWARDED_BY);
 const REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
@@ -123,6 +125,8 @@ impl Passed {
 /// Passes requests on.
 pub(crate) struct Forwarder {
     client: reqwest::Client,
+    /// For bodies that are not held whole.
+    streams: reqwest::Client,
     node: NodeId,
     handles: Handles,
 }
@@ -141,6 +145,7 @@ impl Forwarder {
             .expect("no option of this client can be wrong");
         Self {
             client,
+            streams: stream::client(),
             node,
             handles,
         }
@@ -244,6 +249,8 @@ impl Forwarder {
         // Rounded up: zero would be no time at all.
         let remaining_ms = remaining.as_micros().div_ceil(1000);
         out.insert(DEADLINE, plain(format!("{remaining_ms}ms")));
+        // Links in the answer lead to where the client is, not to the other node.
+        out.extend(forwarded_host(came));
         out
     }
 

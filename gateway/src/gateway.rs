@@ -18,6 +18,7 @@ use crate::forward::Forwarder;
 use crate::limits::Gate;
 use crate::metrics::Route;
 use crate::statistics::Statistics;
+use crate::transfer::Transfers;
 
 const SERVED_BY: HeaderName = HeaderName::from_static(headers::SERVED_BY);
 
@@ -28,6 +29,7 @@ pub(crate) struct Gateway<N> {
     pub(crate) forwarder: Forwarder,
     pub(crate) handles: Handles,
     pub(crate) statistics: Statistics,
+    pub(crate) transfers: Arc<Transfers>,
     tokens: Tokens,
     served_by: HeaderValue,
     /// Where it says that it is reached, if that was said.
@@ -41,6 +43,7 @@ impl<N: Node> Gateway<N> {
             tokens,
             urls,
             limits,
+            spool,
         } = config;
         let served_by = HeaderValue::try_from(identity.to_string())
             .expect("regions and identifiers are plain ASCII");
@@ -53,6 +56,7 @@ impl<N: Node> Gateway<N> {
             url: urls.into_iter().next(),
             handles,
             statistics: Statistics::default(),
+            transfers: Transfers::new(spool),
         }
     }
 
@@ -75,11 +79,34 @@ impl<N: Node> Gateway<N> {
         head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
+        let admitted = self.tokens.check(head);
+        self.frame(refuse, route, head, admitted, work).await
+    }
+
+    /// The same for whoever has a link, which is as good as a token for what it leads to.
+    pub(crate) async fn answer_link(
+        &self,
+        route: Route,
+        head: &Parts,
+        work: impl Future<Output = Result<Response, Failure>>,
+    ) -> Response {
+        self.frame(envelope::failure, route, head, Ok(()), work)
+            .await
+    }
+
+    async fn frame(
+        &self,
+        refuse: fn(&Failure) -> Response,
+        route: Route,
+        head: &Parts,
+        admitted: Result<(), Failure>,
+        work: impl Future<Output = Result<Response, Failure>>,
+    ) -> Response {
         let counted = self.handles.metrics.begin(route);
         // Handlers around a node's futures nest deeper than the compiler is ready to follow.
         let work = Box::pin(work);
         let admitted = async {
-            self.tokens.check(head)?;
+            admitted?;
             let _place = self.gate.enter()?;
             work.await
         };

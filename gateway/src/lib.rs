@@ -44,9 +44,11 @@ mod router;
 mod serve;
 mod statistics;
 mod time_travel;
+mod transfer;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};
 pub use metrics::Metrics;
 pub use openapi::DESCRIPTION;
 pub use router::{router, routes};
 pub use serve::{ServeConfig, serve};
+pub use transfer::{Spool, SpoolConfig};

@@ -130,7 +130,8 @@ impl Gate {
     }
 }
 
-async fn discard(mut body: BodyDataStream) {
+/// Reads on for a sender that does not listen yet, within bounds.
+pub(crate) async fn discard(mut body: BodyDataStream) {
     let mut discarded = 0;
     while discarded < DISCARDED_BYTES_MAX
         && let Some(Ok(chunk)) = body.next().await

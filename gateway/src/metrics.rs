@@ -21,6 +21,10 @@ pub(crate) enum Route {
     Delete,
     Edit,
     TimeTravel,
+    Import,
+    Export,
+    Upload,
+    Download,
     Account,
     Analytics,
     Status,
@@ -29,7 +33,7 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    const ALL: [Route; 14] = [
+    const ALL: [Route; 18] = [
         Self::Query,
         Self::Raw,
         Self::Binding,
@@ -39,6 +43,10 @@ impl Route {
         Self::Delete,
         Self::Edit,
         Self::TimeTravel,
+        Self::Import,
+        Self::Export,
+        Self::Upload,
+        Self::Download,
         Self::Account,
         Self::Analytics,
         Self::Status,
@@ -57,6 +65,10 @@ impl Route {
             Self::Delete => "delete",
             Self::Edit => "edit",
             Self::TimeTravel => "time_travel",
+            Self::Import => "import",
+            Self::Export => "export",
+            Self::Upload => "upload",
+            Self::Download => "download",
             Self::Account => "account",
             Self::Analytics => "analytics",
             Self::Status => "status",

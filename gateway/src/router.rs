@@ -16,6 +16,7 @@ use crate::config::{GatewayConfig, Handles};
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
+use crate::transfer::{download, export, import, upload};
 use crate::{
     accounts, analytics, binding, cluster, console, databases, openapi, operations, query,
     time_travel,
@@ -61,6 +62,8 @@ fn entries<N: Node>() -> Vec<Entry<N>> {
             databases!("/{database}/time_travel/restore"),
             time_travel::restore,
         ),
+        post(databases!("/{database}/import"), import::import),
+        post(databases!("/{database}/export"), export::export),
         get("/client/v4/accounts", accounts::accounts),
         get("/client/v4/accounts/{account}", accounts::account),
         get("/client/v4/memberships", accounts::memberships),
@@ -77,6 +80,8 @@ fn entries<N: Node>() -> Vec<Entry<N>> {
             "/tidemark/v1/databases/{database}/verify",
             operations::verify,
         ),
+        put("/tidemark/v1/uploads/{secret}", upload::upload),
+        get("/tidemark/v1/downloads/{secret}", download::download),
         get("/tidemark/v1/openapi.json", openapi::description),
         get("/health", operations::health),
         get(READY, operations::ready),

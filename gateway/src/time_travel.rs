@@ -41,10 +41,11 @@ pub(crate) async fn bookmark<N: Node>(
         check_account(&account)?;
         check_database(&database)?;
         let query = Query::<BookmarkQuery>::try_from_uri(&head.uri);
-        if let Ok(Query(BookmarkQuery {
-            timestamp: Some(timestamp),
-        })) = query
-        {
+        let Query(BookmarkQuery { timestamp }) = query.map_err(|rejection| {
+            let text = format!("The request is malformed: {}", rejection.body_text());
+            Failure::new(FailureKind::BadRequest, text)
+        })?;
+        if let Some(timestamp) = timestamp {
             return Err(no_history(&format!("timestamp => '{timestamp}'")));
         }
         let ask = Ask {
@@ -81,7 +82,11 @@ pub(crate) async fn restore<N: Node>(
 }
 
 /// Every answer has the bookmark of the state it was read from, so any read will do.
-fn any_read(_: &[u8], _: ValueForm, _: &QueryBounds) -> Result<Vec<Statement>, BadQuery> {
+pub(crate) fn any_read(
+    _: &[u8],
+    _: ValueForm,
+    _: &QueryBounds,
+) -> Result<Vec<Statement>, BadQuery> {
     Ok(vec![Statement {
         sql: "SELECT 1".to_owned(),
         params: Vec::new(),

@@ -151,6 +151,18 @@ pub(crate) struct Settings {
     /// Bytes of one answer at most [default: 64MiB]
     #[arg(long, env = "TIDEMARK_ANSWER_SIZE", value_name = "SIZE")]
     pub(crate) answer_size: Option<Size>,
+
+    /// Bytes of one file of SQL to import at most; while it is imported it is in memory [default: 512MiB]
+    #[arg(long, env = "TIDEMARK_IMPORT_SIZE", value_name = "SIZE")]
+    pub(crate) import_size: Option<Size>,
+
+    /// Bytes of all imported and exported files on this node's disk at most [default: 4GiB]
+    #[arg(long, env = "TIDEMARK_SPOOL_SIZE", value_name = "SIZE")]
+    pub(crate) spool_size: Option<Size>,
+
+    /// How long such a file stays, and its link leads to it [default: 1h]
+    #[arg(long, env = "TIDEMARK_SPOOL_AGE", value_name = "TIME")]
+    pub(crate) spool_age: Option<Period>,
 }
 
 impl Settings {
@@ -183,6 +195,9 @@ impl Settings {
             readers,
             answer_rows,
             answer_size,
+            import_size,
+            spool_size,
+            spool_age,
         } = self;
         overwrite(&mut config.data, data);
         overwrite(&mut config.listen, listen);
@@ -209,6 +224,9 @@ impl Settings {
         overwrite(&mut config.readers, readers);
         overwrite(&mut config.answer_rows, answer_rows);
         overwrite(&mut config.answer_bytes, answer_size);
+        overwrite(&mut config.import_bytes, import_size);
+        overwrite(&mut config.spool_bytes, spool_size);
+        overwrite(&mut config.spool_age, spool_age);
     }
 }
 

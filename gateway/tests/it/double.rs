@@ -2,19 +2,21 @@
 //! scripted, what it was asked is kept.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
     Answer, CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase,
     ListDatabases, NodeStatus, Role, Verification,
 };
 use tidemark_protocol::render::Tally;
 use tidemark_protocol::{
-    Bookmark, BookmarkKey, DatabaseId, Delivered, Epoch, Execute, Executed, Failure, FailureKind,
-    Node, NodeId, Position, Region, RequestId, Seq, StateChecksum, Term, Why,
+    Bookmark, BookmarkKey, DatabaseId, Delivered, Epoch, Execute, Executed, Exported, Failure,
+    FailureKind, Node, NodeId, Position, Region, RequestId, Rules, Seq, StateChecksum, Term, Why,
 };
+use tokio::sync::Semaphore;
 
 /// What the node does with the next statements.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum Turn {
     Forward,
     Panic,
     Hang,
+    /// It answers once this is permitted.
+    Held(Arc<Semaphore>, Bytes),
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +40,11 @@ pub(crate) struct Double {
 struct State {
     databases: Vec<DatabaseInfo>,
     turns: VecDeque<Turn>,
+    /// For files of SQL.
+    scripts: VecDeque<Turn>,
+    exports: VecDeque<Turn>,
+    exported: Vec<DumpOptions>,
+    hands_on: bool,
     executed: Vec<Execute>,
     created: Vec<CreateDatabase>,
     edited: Vec<EditDatabase>,
@@ -66,6 +75,25 @@ impl Double {
 
     pub(crate) fn script(&self, turns: impl IntoIterator<Item = Turn>) {
         self.with(|state| state.turns.extend(turns));
+    }
+
+    /// The same for files of SQL.
+    pub(crate) fn script_files(&self, turns: impl IntoIterator<Item = Turn>) {
+        self.with(|state| state.scripts.extend(turns));
+    }
+
+    /// The same for exports: what is answered is the text.
+    pub(crate) fn script_exports(&self, turns: impl IntoIterator<Item = Turn>) {
+        self.with(|state| state.exports.extend(turns));
+    }
+
+    pub(crate) fn exported(&self) -> Vec<DumpOptions> {
+        self.with(|state| state.exported.clone())
+    }
+
+    /// It runs nothing itself.
+    pub(crate) fn hand_on(&self) {
+        self.with(|state| state.hands_on = true);
     }
 
     pub(crate) fn forget_databases(&self) {
@@ -155,8 +183,16 @@ fn found<'s>(state: &'s State, name_or_id: &str) -> Option<&'s DatabaseInfo> {
 impl Node for Double {
     async fn execute(&self, request: Execute) -> Result<Executed, Failure> {
         let turn = self.with(|state| {
+            if state.hands_on {
+                return Some(Turn::Forward);
+            }
+            let turns = match request.rules {
+                Rules::Request => &mut state.turns,
+                Rules::Script => &mut state.scripts,
+            };
+            let turn = turns.pop_front();
             state.executed.push(request);
-            state.turns.pop_front()
+            turn
         });
         let answer = |results, repeated| {
             Ok(Executed::Answer(Answer {
@@ -176,6 +212,44 @@ impl Node for Double {
             Turn::Fail(failure) => Err(failure),
             Turn::Forward => Ok(Executed::Forward(Why::Contract)),
             Turn::Panic => panic!("scripted"),
+            Turn::Hang => std::future::pending().await,
+            Turn::Held(until, results) => {
+                until.acquire().await.unwrap().forget();
+                answer(results, false)
+            }
+        }
+    }
+
+    async fn export(
+        &self,
+        _: DatabaseId,
+        options: DumpOptions,
+        _: Duration,
+        mut output: DumpOutput,
+    ) -> Result<Exported, Failure> {
+        let turn = self.with(|state| {
+            state.exported.push(options);
+            state.exports.pop_front()
+        });
+        let mut write = |text: &Bytes| {
+            let wanted = text
+                .chunks(7)
+                .all(|piece| output(Bytes::copy_from_slice(piece)));
+            match wanted {
+                true => Ok(Exported {
+                    bookmark: bookmark(),
+                }),
+                false => Err(Failure::new(FailureKind::Deadline, "nobody wants it")),
+            }
+        };
+        match turn.expect("as many exports as were scripted") {
+            Turn::Answer(text) | Turn::Repeat(text) => write(&text),
+            Turn::Held(until, text) => {
+                until.acquire().await.unwrap().forget();
+                write(&text)
+            }
+            Turn::Fail(failure) => Err(failure),
+            Turn::Panic | Turn::Forward => panic!("scripted"),
             Turn::Hang => std::future::pending().await,
         }
     }

@@ -14,3 +14,4 @@ mod queries;
 mod server;
 mod serving;
 mod tools;
+mod transfer;

@@ -1,0 +1,127 @@
+//! Passing on a body that is too large to hold, piece by piece as it comes.
+//!
+//! It cannot be sent a second time, so nobody looks for another node. Nothing is bounded but pauses: as long as
+//! pieces leave, it goes on.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tidemark_protocol::contract::DEADLINE_MAX;
+use tidemark_protocol::{Failure, Node};
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, returned, unavailable};
+
+/// A pause is noticed after one to two of these.
+const SILENCE_WAIT: Duration = Duration::from_secs(30);
+
+/// The HTTP client for such requests: the other one counts a wait for the answer from when the body begins to leave.
+pub(super) fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_WAIT_MAX)
+        .pool_idle_timeout(IDLE_MAX)
+        .tcp_nodelay(true)
+        .build()
+        .expect("no option of this client can be wrong")
+}
+
+impl Forwarder {
+    /// Sends a request to the node that leads, as far as `node` knows, and returns its answer, whatever it is. For
+    /// what does no harm if it is done twice.
+    pub(crate) async fn forward_stream<N: Node>(
+        &self,
+        node: &N,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response, Failure> {
+        let Some(upstream) = node.upstream() else {
+            return Err(unavailable("no primary is known"));
+        };
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("{}{path}", upstream.trim_end_matches('/'));
+        let moved = Arc::new(AtomicU64::new(0));
+        let body = Passing {
+            body: Mutex::new(body),
+            moved: Arc::clone(&moved),
+        };
+        let request = self
+            .streams
+            .request(head.method.clone(), url)
+            .headers(self.outgoing_headers(&head.headers, None, DEADLINE_MAX))
+            .body(reqwest::Body::wrap(body))
+            .build()
+            .map_err(|error| unavailable(format!("cannot ask {upstream}: {error}")))?;
+        self.handles.metrics.forwarded();
+        tokio::select! {
+            sent = self.streams.execute(request) => match sent {
+                Ok(answer) => Ok(returned(answer)),
+                Err(error) => {
+                    warn!(%upstream, %error, "a body was not passed on well");
+                    Err(unavailable(format!("{upstream} cannot be reached")))
+                }
+            },
+            () = pause(&moved) => {
+                warn!(%upstream, "a body is stuck on its way");
+                Err(unavailable(format!("nothing moves to {upstream}")))
+            }
+        }
+    }
+}
+
+async fn pause(moved: &AtomicU64) {
+    let mut before = moved.load(Ordering::Relaxed);
+    loop {
+        sleep(SILENCE_WAIT).await;
+        let now = moved.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// A body on its way, which says when it moves.
+struct Passing {
+    /// Never contended: the HTTP client wants bodies that threads can share, and uses them from one.
+    body: Mutex<Body>,
+    moved: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Passing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Self { body, moved } = &mut *self;
+        let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let polled = Pin::new(body).poll_frame(context);
+        if polled.is_ready() {
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        body.size_hint()
+    }
+}
