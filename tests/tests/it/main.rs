@@ -2,7 +2,6 @@
 
 mod bad_input;
 mod catch_up;
-mod cell;
 mod chinook;
 mod containers;
 mod d1;

@@ -12,7 +12,8 @@ use tidemark_client::{Client, RequestId};
 use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
 use tokio::task::JoinSet;
 
-use super::{PATIENCE, rounds};
+use super::blow::Blow;
+use super::{PATIENCE, hit_leaders, rounds};
 use crate::PROGRAM;
 
 /// Above what one entry of the log takes (4 MiB).
@@ -49,19 +50,8 @@ async fn large_transactions_of_killed_leaders_count_whole_or_not_at_all() {
         let ids = seed.stream(1 + writer.unsigned_abs());
         writers.spawn(write(client, writer, ids, Arc::clone(&stop)));
     }
-    for _ in 0..rounds(3) {
-        workload
-            .progress(random.usize(1..=PROGRESS), PATIENCE)
-            .await;
-        let leader = cell.leader().await;
-        workload.fault(Some(leader));
-        cell.voters[leader].kill();
-        workload
-            .progress(random.usize(1..=PROGRESS), PATIENCE)
-            .await;
-        cell.voters[leader].start();
-        cell.voters[leader].ready().await;
-    }
+    let kills = (Blow::Kill, rounds(3), PROGRESS);
+    hit_leaders(&mut cell, &mut workload, &mut random, kills).await;
     stop.store(true, Ordering::Relaxed);
     let mut counts = Vec::new();
     while let Some(ended) = writers.join_next().await {

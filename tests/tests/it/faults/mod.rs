@@ -12,6 +12,7 @@ use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
 
 use crate::PROGRAM;
 
+mod blow;
 mod cut;
 mod five;
 mod kill;
@@ -19,6 +20,8 @@ mod large;
 mod majority;
 mod pause;
 mod storm;
+
+use blow::Blow;
 
 /// The variable that says how often a fault is repeated.
 const ROUNDS: &str = "TIDEMARK_ROUNDS";
@@ -41,4 +44,29 @@ async fn at_work(test: &str, layout: Layout) -> (Cell, Workload, fastrand::Rng) 
     let cell = Cell::of(PROGRAM, layout).await;
     let workload = Workload::start(&cell, seed, Load::default()).await;
     (cell, workload, seed.stream(0))
+}
+
+/// Hits whoever leads, round after round, at any time of the work: writes go on without it and with it.
+/// `progress`: most writes before and after each blow.
+async fn hit_leaders(
+    cell: &mut Cell,
+    workload: &mut Workload,
+    random: &mut fastrand::Rng,
+    (blow, rounds, progress): (Blow, usize, usize),
+) {
+    for _ in 0..rounds {
+        workload
+            .progress(random.usize(1..=progress), PATIENCE)
+            .await;
+        let leader = cell.leader().await;
+        workload.fault(Some(leader));
+        blow.strike(cell, leader);
+        // One that comes back must find that others have acted meanwhile.
+        cell.successor(leader).await;
+        workload
+            .progress(random.usize(1..=progress), PATIENCE)
+            .await;
+        blow.undo(cell, leader).await;
+        workload.progress(progress, PATIENCE).await;
+    }
 }

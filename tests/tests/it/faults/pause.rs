@@ -2,7 +2,8 @@
 
 use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
 
-use super::{PATIENCE, PROGRESS, rounds};
+use super::blow::Blow;
+use super::{PATIENCE, PROGRESS, hit_leaders, rounds};
 use crate::PROGRAM;
 
 /// Readers: half of them strong, of whom some should find the old leader at the moment when it wakes.
@@ -19,22 +20,8 @@ async fn leader_that_stood_still_while_another_led_answers_nothing_old() {
         ..Load::default()
     };
     let mut workload = Workload::start(&cell, seed, load).await;
-    for _ in 0..rounds(3) {
-        workload
-            .progress(random.usize(1..=PROGRESS), PATIENCE)
-            .await;
-        let leader = cell.leader().await;
-        workload.fault(Some(leader));
-        cell.voters[leader].freeze();
-        let successor = cell.successor(leader).await;
-        // The old one must find, when it wakes, that others have acted meanwhile.
-        workload
-            .progress(random.usize(1..=PROGRESS), PATIENCE)
-            .await;
-        cell.voters[leader].thaw();
-        workload.progress(PROGRESS, PATIENCE).await;
-        assert_ne!(leader, successor);
-    }
+    let stops = (Blow::Freeze, rounds(3), PROGRESS);
+    hit_leaders(&mut cell, &mut workload, &mut random, stops).await;
     workload.judged(&cell, PATIENCE).await;
     cell.stop().await;
 }

@@ -1,56 +1,12 @@
 //! Faults of every kind, at random, on as many voters at a time as a cell survives, and on all at once.
 
-use tidemark_tests::{Cell, Layout};
+use tidemark_tests::Layout;
 
+use super::blow::BLOWS;
 use super::{PATIENCE, PROGRESS, at_work, rounds};
 
-/// What is done to a voter, and undone later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Blow {
-    /// kill -9.
-    Kill,
-    /// SIGSTOP.
-    Freeze,
-    /// It hears nobody, and nobody hears it.
-    Isolate,
-    /// It hears nobody.
-    Deafen,
-    /// Nobody hears it.
-    Mute,
-}
-
-const BLOWS: [Blow; 5] = [
-    Blow::Kill,
-    Blow::Freeze,
-    Blow::Isolate,
-    Blow::Deafen,
-    Blow::Mute,
-];
 /// Once in so many rounds the power fails: all nodes at once.
 const POWER_FAILS: usize = 8;
-
-impl Blow {
-    fn strike(self, cell: &mut Cell, at: usize) {
-        match self {
-            Self::Kill => cell.voters[at].kill(),
-            Self::Freeze => cell.voters[at].freeze(),
-            Self::Isolate => cell.ways.isolate(at),
-            Self::Deafen => cell.ways.deafen_to_all(at),
-            Self::Mute => cell.ways.mute(at),
-        }
-    }
-
-    async fn undo(self, cell: &mut Cell, at: usize) {
-        match self {
-            Self::Kill => {
-                cell.voters[at].start();
-                cell.voters[at].ready().await;
-            }
-            Self::Freeze => cell.voters[at].thaw(),
-            Self::Isolate | Self::Deafen | Self::Mute => cell.ways.heal(),
-        }
-    }
-}
 
 async fn check(test: &str, voters: usize) {
     let layout = Layout {
