@@ -112,6 +112,16 @@ fn lock(moments: &Mutex<Vec<Instant>>) -> std::sync::MutexGuard<'_, Vec<Instant>
     moments.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A cell of three voters, a client of all of them, and its writers.
+async fn three_at_work() -> (Growing, Client, Writers) {
+    let mut cell = Growing::new(PROGRAM);
+    cell.begin_with_three().await;
+    let client = cell.client(&[1, 2, 3]);
+    let writers = Writers::start(&client).await;
+    writers.progress(20).await;
+    (cell, client, writers)
+}
+
 /// What a command printed, either way.
 fn text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -124,11 +134,7 @@ fn assert_done(output: &Output) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn voter_whose_disk_was_lost_is_refused_and_the_cell_goes_on() {
-    let mut cell = Growing::new(PROGRAM);
-    cell.begin_with_three().await;
-    let client = cell.client(&[1, 2, 3]);
-    let writers = Writers::start(&client).await;
-    writers.progress(20).await;
+    let (mut cell, client, writers) = three_at_work().await;
     let leader = cell.leader().await;
     // The lowest id is the one that would begin a new cell.
     let victim = if leader == 1 { 2 } else { 1 };
@@ -224,11 +230,7 @@ async fn empty_voter_joins_under_writes_though_the_log_no_longer_reaches_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removed_member_ends_and_its_id_is_spent() {
-    let mut cell = Growing::new(PROGRAM);
-    cell.begin_with_three().await;
-    let client = cell.client(&[1, 2, 3]);
-    let writers = Writers::start(&client).await;
-    writers.progress(20).await;
+    let (mut cell, client, writers) = three_at_work().await;
     // The leader: it hands over first.
     let leader = cell.leader().await;
     let id = leader.to_string();
@@ -254,11 +256,7 @@ async fn removed_member_ends_and_its_id_is_spent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_voter_is_replaced_under_writes() {
-    let mut cell = Growing::new(PROGRAM);
-    cell.begin_with_three().await;
-    let client = cell.client(&[1, 2, 3]);
-    let writers = Writers::start(&client).await;
-    writers.progress(20).await;
+    let (mut cell, client, writers) = three_at_work().await;
     let leader = cell.leader().await;
     cell.node(leader).kill();
     let rest: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
@@ -299,11 +297,7 @@ async fn removal_that_leaves_no_majority_alive_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rolling_restart_fails_no_request() {
-    let mut cell = Growing::new(PROGRAM);
-    cell.begin_with_three().await;
-    let client = cell.client(&[1, 2, 3]);
-    let writers = Writers::start(&client).await;
-    writers.progress(50).await;
+    let (mut cell, client, writers) = three_at_work().await;
     // The leader each time, then everybody.
     let mut pauses = Vec::new();
     for _ in 0..3 {
