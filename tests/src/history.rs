@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use tidemark_protocol::{Position, RequestId};
 
+mod acknowledged;
 mod check;
 mod summary;
 
-pub use check::{Violation, check};
+pub use check::{Guarantee, Reach, Violation, broken_guarantees, check};
 pub use summary::Summary;
 
 /// A moment, from the beginning of the history.
@@ -30,13 +31,13 @@ pub struct Entry {
     pub value: u64,
 }
 
-/// One value that somebody tried to write, under one request id, once or several times.
+/// One value that somebody tried to write, once, or several times under one request id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
     /// The value, of this write alone.
     pub value: u64,
-    /// What it was sent under.
-    pub request: RequestId,
+    /// What it was sent under, if it had a name.
+    pub request: Option<RequestId>,
     /// The session it belongs to.
     pub session: Option<u32>,
     /// When it was first sent.
@@ -88,6 +89,13 @@ pub struct Read {
     pub newest: Vec<Entry>,
     /// The id of the node that answered.
     pub node: String,
+}
+
+impl Read {
+    /// The number of rows of the state it was answered from.
+    pub fn rows(&self) -> u64 {
+        self.newest.first().map_or(0, |entry| entry.place)
+    }
 }
 
 /// How fresh an answer a read asked for.

@@ -10,16 +10,21 @@
 //!   refused is not used again.)
 //! - What a read saw is what is there in the end, up to the state it was answered from: nobody ever saw
 //!   what was not committed.
-//! - A read is as fresh as it asked, and no session ever goes back.
+//! - A read is as fresh as it asked.
+//! - Sessions have their four guarantees ([`mod@sessions`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tidemark_protocol::Position;
 
-use super::{Asked, Entry, Fate, History, Moment, Write};
+use super::acknowledged::Acknowledged;
+use super::{Asked, Entry, Fate, History, Write};
 
+mod sessions;
 #[cfg(test)]
 mod tests;
+
+pub use sessions::{Guarantee, Reach, broken_guarantees};
 
 /// A promise that was not kept.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -140,15 +145,17 @@ pub enum Violation {
         /// What it should have known of.
         place: u64,
     },
-    /// A session went back.
-    #[error("session {session} went back from {from} to {to}")]
-    Back {
+    /// A session did not get what it had written or read before.
+    #[error("{guarantee}: session {session} had {from}, and then got {to}")]
+    Session {
+        /// What it was promised.
+        guarantee: Guarantee,
         /// The session.
         session: u32,
-        /// The newest state it had seen.
-        from: Position,
-        /// What it was answered from then.
-        to: Position,
+        /// How far it had come before it sent the request.
+        from: Reach,
+        /// How far that request went.
+        to: Reach,
     },
 }
 
@@ -160,7 +167,7 @@ pub fn check(history: &History, rows: &[Entry]) -> Vec<Violation> {
     one_history(history, &mut found);
     visibility(history, rows, &mut found);
     freshness(history, &mut found);
-    sessions(history, &mut found);
+    found.extend(broken_guarantees(history, rows));
     found
 }
 
@@ -241,12 +248,10 @@ fn one_history(history: &History, found: &mut Vec<Violation>) {
         Fate::Committed(told) => told.position.zip(told.place),
         Fate::Failed | Fate::Unknown => None,
     });
-    let read = history.reads.iter().map(|read| {
-        (
-            read.position,
-            read.newest.first().map_or(0, |entry| entry.place),
-        )
-    });
+    let read = history
+        .reads
+        .iter()
+        .map(|read| (read.position, read.rows()));
     let mut by_seq: BTreeMap<_, Position> = BTreeMap::new();
     let mut by_rows: BTreeMap<u64, Position> = BTreeMap::new();
     for (position, rows) in written.chain(read) {
@@ -302,21 +307,7 @@ fn visibility(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
 
 /// Reads are as fresh as they asked.
 fn freshness(history: &History, found: &mut Vec<Violation>) {
-    // The greatest place that had been acknowledged by each moment of an acknowledgement.
-    let mut known: Vec<(Moment, u64)> = history
-        .writes
-        .iter()
-        .filter_map(|write| match &write.fate {
-            Fate::Committed(told) => told.place.map(|place| (write.returned, place)),
-            Fate::Failed | Fate::Unknown => None,
-        })
-        .collect();
-    known.sort_unstable();
-    let mut greatest = 0;
-    for (_, place) in &mut known {
-        greatest = greatest.max(*place);
-        *place = greatest;
-    }
+    let acknowledged = Acknowledged::of(history);
     for read in &history.reads {
         match read.asked {
             Asked::Anything => {}
@@ -330,47 +321,12 @@ fn freshness(history: &History, found: &mut Vec<Violation>) {
                 }
             }
             Asked::Everything => {
-                let before = known.partition_point(|(returned, _)| *returned < read.invoked);
-                let place = before.checked_sub(1).map_or(0, |last| known[last].1);
-                let rows = read.newest.first().map_or(0, |entry| entry.place);
+                let place = acknowledged.before(read.invoked);
+                let rows = read.rows();
                 if rows < place {
                     let node = read.node.clone();
                     found.push(Violation::Stale { node, rows, place });
                 }
-            }
-        }
-    }
-}
-
-/// Sessions see their own writes, and never an older state than before.
-fn sessions(history: &History, found: &mut Vec<Violation>) {
-    let mut steps: BTreeMap<u32, Vec<(Moment, Position)>> = BTreeMap::new();
-    for write in &history.writes {
-        if let (Some(session), Fate::Committed(told)) = (write.session, &write.fate)
-            && let Some(position) = told.position
-        {
-            let step = (write.returned, position);
-            steps.entry(session).or_default().push(step);
-        }
-    }
-    for read in &history.reads {
-        if let Some(session) = read.session {
-            let step = (read.returned, read.position);
-            steps.entry(session).or_default().push(step);
-        }
-    }
-    for (session, mut steps) in steps {
-        // A session does one thing at a time.
-        steps.sort_by_key(|(returned, _)| *returned);
-        let mut newest: Option<Position> = None;
-        for (_, position) in steps {
-            match newest {
-                Some(from) if !position.reached(&from) => found.push(Violation::Back {
-                    session,
-                    from,
-                    to: position,
-                }),
-                _ => newest = Some(position),
             }
         }
     }

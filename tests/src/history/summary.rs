@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::acknowledged::Acknowledged;
 use super::{Asked, Fate, History, Moment};
 
 /// Counts and gaps of a history.
@@ -14,6 +15,8 @@ pub struct Summary {
     failed: usize,
     unknown: usize,
     reads: [usize; 3],
+    /// Of those that asked for anything: answered without a write that was acknowledged before.
+    stale: usize,
     /// Failed tries by reason.
     refusals: BTreeMap<String, usize>,
     /// Per fault of a leader: from the last acknowledgement before to the first of another node after it. `None` where
@@ -35,7 +38,10 @@ impl Summary {
                 Fate::Unknown => summary.unknown += 1,
             }
         }
+        let acknowledged = Acknowledged::of(history);
         for read in &history.reads {
+            let behind = read.rows() < acknowledged.before(read.invoked);
+            summary.stale += usize::from(behind && read.asked == Asked::Anything);
             let kind = match read.asked {
                 Asked::Anything => 0,
                 Asked::From(_) => 1,
@@ -55,6 +61,11 @@ impl Summary {
         let mut gaps: Vec<_> = self.gaps.iter().flatten().copied().collect();
         gaps.sort_unstable();
         gaps
+    }
+
+    /// Reads that asked for anything and missed a write that had been acknowledged before they were sent.
+    pub fn stale_reads(&self) -> usize {
+        self.stale
     }
 
     /// Requests that ended in a failure, after all that the client itself does about it.
@@ -105,13 +116,14 @@ impl fmt::Display for Summary {
             failed,
             unknown,
             reads: [anything, bookmark, everything],
+            stale,
             refusals,
             gaps,
         } = self;
         write!(
             f,
             "writes: {committed} committed ({repeated} by a repeated answer), {failed} failed, {unknown} unknown; \
-             reads: {anything} unconstrained, {bookmark} by bookmark, {everything} of everything; \
+             reads: {anything} unconstrained ({stale} of them stale), {bookmark} by bookmark, {everything} of everything; \
              refused tries: {refusals:?}"
         )?;
         let sorted = self.gaps();
@@ -138,9 +150,6 @@ impl fmt::Display for Summary {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_protocol::RequestId;
-    use uuid::Uuid;
-
     use super::super::{Acknowledgement, Fault, Write};
     use super::*;
 
@@ -148,7 +157,7 @@ mod tests {
     fn gap_is_from_the_last_of_the_old_leader_to_the_first_of_another() {
         let answer = |ms, node: &str| Write {
             value: ms,
-            request: RequestId::new(Uuid::from_u128(ms.into())),
+            request: None,
             session: None,
             invoked: Duration::ZERO,
             returned: Duration::from_millis(ms),

@@ -91,7 +91,7 @@ impl Worker {
         };
         self.recorder.wrote(Write {
             value,
-            request,
+            request: Some(request),
             session: session.map(|_| self.number),
             invoked,
             returned: self.recorder.now(),

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_protocol::{Epoch, RequestId, Seq, StateChecksum};
-use uuid::Uuid;
+use tidemark_protocol::{Epoch, Seq, StateChecksum};
 
 use super::super::{Acknowledgement, Asked, Fate, History, Read, Write};
 use super::*;
@@ -37,7 +36,7 @@ fn told(place: u64) -> Fate {
 fn write(value: u64, from: u64, to: u64, fate: Fate) -> Write {
     Write {
         value,
-        request: RequestId::new(Uuid::from_u128(value.into())),
+        request: None,
         session: None,
         invoked: at(from),
         returned: at(to),
@@ -302,24 +301,156 @@ fn strong_read_without_an_acknowledged_write_is_found() {
     assert_eq!(found, [violation]);
 }
 
-#[test]
-fn session_that_goes_back_is_found() {
-    let back = Violation::Back {
-        session: 5,
-        from: state(3),
-        to: state(2),
+/// What a session with number 5 had, and what it got after that.
+fn broken(guarantee: Guarantee, from: Reach, to: Reach) -> Violation {
+    let session = 5;
+    Violation::Session {
+        guarantee,
+        session,
+        from,
+        to,
+    }
+}
+
+/// The state with so many rows, reached in both measures.
+fn reach(rows: u64) -> Reach {
+    Reach {
+        position: Some(state(rows)),
+        place: Some(rows),
+    }
+}
+
+/// The answer to a write whose place is not told, after which the state has so many rows.
+fn told_state(rows: u64) -> Fate {
+    let Fate::Committed(told) = told(rows) else {
+        unreachable!("an acknowledgement")
     };
-    // From one read to the next.
-    let reads = found(|history, _| {
-        history.reads[2].session = Some(5);
-        history.reads[3].session = Some(5);
-        history.reads[3].returned = at(9);
+    Fate::Committed(Acknowledgement {
+        place: None,
+        ..told
+    })
+}
+
+#[test]
+fn session_with_its_guarantees_passes() {
+    let found = found(|history, rows| {
+        let of_session = |write: Write| Write {
+            session: Some(5),
+            ..write
+        };
+        history.writes[1].session = Some(5); // 20 at place 2, known at 5
+        history.writes[2].session = Some(5); // 30 at place 3, known at 6: two at once
+        history.reads[2].session = Some(5); // 3 rows, from 7 to 8
+        let late = read(Asked::Anything, 9, rows);
+        history.reads.push(Read {
+            session: Some(5),
+            ..late
+        });
+        history.writes.push(of_session(write(70, 11, 12, told(5))));
+        rows.push(Entry {
+            place: 5,
+            value: 70,
+        });
     });
-    assert_eq!(reads, std::slice::from_ref(&back));
-    // From its own write to a read.
-    let own = found(|history, _| {
+    assert_eq!(found, []);
+}
+
+#[test]
+fn session_that_does_not_see_its_own_write_is_found() {
+    let found = found(|history, _| {
         history.writes[2].session = Some(5);
         history.reads[3].session = Some(5);
     });
-    assert_eq!(own, [back]);
+    let guarantee = Guarantee::ReadYourWrites;
+    assert_eq!(found, [broken(guarantee, reach(3), reach(2))]);
+}
+
+#[test]
+fn session_that_reads_less_than_before_is_found() {
+    let spoil = |sent: u64| {
+        found(|history, _| {
+            history.reads[2].session = Some(5); // from 7 to 8
+            history.reads[3].session = Some(5);
+            history.reads[3].invoked = at(sent);
+            history.reads[3].returned = at(20);
+        })
+    };
+    let guarantee = Guarantee::MonotonicReads;
+    assert_eq!(spoil(9), [broken(guarantee, reach(3), reach(2))]);
+    assert_eq!(spoil(7), [], "sent before the other was answered");
+}
+
+#[test]
+fn session_whose_writes_change_their_order_is_found() {
+    // By the states that it is told of.
+    let states = found(|history, _| {
+        history.writes[0].session = Some(5);
+        history.writes[0].fate = told_state(3);
+        history.writes[1].session = Some(5);
+    });
+    let first = Reach {
+        place: Some(1),
+        ..reach(3)
+    };
+    let guarantee = Guarantee::MonotonicWrites;
+    // The first alone is what the session relies on, and it is told of a state beyond the second.
+    assert_eq!(states, [broken(guarantee, first, reach(2))]);
+    // By the places in the end, which is out of order for everybody: one that is in doubt came first.
+    let places = found(|history, _| {
+        history.writes[2].session = Some(5);
+        history.writes[3].session = Some(5); // refused: not there
+        history.writes[1].session = Some(5);
+        history.writes[1].invoked = at(7);
+        history.writes[1].returned = at(8);
+        history.writes[1].fate = Fate::Unknown;
+    });
+    let doubtful = Reach {
+        position: None,
+        place: Some(2),
+    };
+    let order = Violation::Order {
+        earlier: 30,
+        later: 20,
+    };
+    assert_eq!(places, [order, broken(guarantee, reach(3), doubtful)]);
+}
+
+#[test]
+fn session_whose_write_precedes_what_it_has_read_is_found() {
+    // By the states that it is told of.
+    let states = found(|history, rows| {
+        history.reads[4].session = Some(5); // 4 rows, from 7 to 8
+        rows.push(Entry {
+            place: 5,
+            value: 70,
+        });
+        history.writes.push(Write {
+            session: Some(5),
+            ..write(70, 9, 10, told_state(4))
+        });
+    });
+    let guarantee = Guarantee::WritesFollowReads;
+    let to = Reach {
+        place: Some(5),
+        ..reach(4)
+    };
+    assert_eq!(states, [broken(guarantee, reach(4), to)]);
+    // By the places in the end. The row that it has read is of somebody who was never answered, so the
+    // order in time says nothing.
+    let places = found(|history, _| {
+        history.reads[4].session = Some(5);
+        history.writes[2].session = Some(5);
+        history.writes[2].invoked = at(9);
+        history.writes[2].returned = at(10);
+    });
+    assert_eq!(places, [broken(guarantee, reach(4), reach(3))]);
+}
+
+#[test]
+fn doubtful_write_of_a_session_holds_its_later_requests_to_nothing() {
+    let found = found(|history, _| {
+        history.writes[4].session = Some(5); // 50, in doubt, at place 4
+        history.reads[3].session = Some(5);
+    });
+    assert_eq!(found, []);
 }
