@@ -151,7 +151,9 @@ impl Job<'_> {
         match gateway.node.resolve(self.database) {
             Some(DatabaseId::CATALOGUE) => Err(no_database(self.database).into()),
             Some(database) => {
-                let query = gateway.statistics.identify(&statements);
+                // A read of the gateway's own, for its bookmark, is nobody's query.
+                let is_asked = self.effect == Effect::Unclear;
+                let query = is_asked.then(|| gateway.statistics.identify(&statements));
                 let execute = Execute {
                     database,
                     statements,
@@ -166,7 +168,7 @@ impl Job<'_> {
                 };
                 let deadline = execute.deadline;
                 let executed = settled(deadline, gateway.node.execute(execute)).await?;
-                if let Executed::Answer(answer) = &executed {
+                if let (Executed::Answer(answer), Some(query)) = (&executed, query) {
                     let now_ms = gateway.handles.clock.unix_ms();
                     let (tally, bytes) = (&answer.tally, answer.results.len());
                     let statistics = &gateway.statistics;
