@@ -1,21 +1,75 @@
-//! What a primary counts.
+//! What a primary counts. Names start with `tidemark_primary_`, those of the log with `tidemark_log_`.
+//!
+//! Labels are of bounded cardinality: stages are fixed words, only the first [`METERED_DATABASES_MAX`] databases
+//! get a counter of their own and the others share one, and of replicas the first [`METERED_REPLICAS_MAX`] that
+//! are connected are shown.
 
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tidemark_protocol::DatabaseId;
 
 use crate::consensus::{Consensus, LogIndex};
+use crate::ship::followers::Followers;
+
+/// Databases with a counter of commits of their own.
+const METERED_DATABASES_MAX: usize = 64;
+/// Replicas with gauges of their own.
+const METERED_REPLICAS_MAX: usize = 256;
+/// Where the databases beyond are counted.
+const OTHER_DATABASES: &str = "other";
+
+type DatabaseLabel = [(&'static str, String); 1];
+type ReplicaLabels = [(&'static str, String); 2];
+
+/// What a write waits for, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Writes of the same database before it.
+    Queue,
+    /// Its own statements.
+    Execute,
+    /// A majority to have it on disk, and everything before it in the log.
+    Replicate,
+    /// The database's own WAL, together with what else was committed meanwhile.
+    Flush,
+}
+
+impl Stage {
+    const ALL: [Self; 4] = [Self::Queue, Self::Execute, Self::Replicate, Self::Flush];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Execute => "execute",
+            Self::Replicate => "replicate",
+            Self::Flush => "flush",
+        }
+    }
+}
 
 /// What a primary counts.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     commits: Counter,
     commit_seconds: Histogram,
+    /// One per [`Stage::ALL`], in that order: no look-up on the way of a write.
+    stages: Vec<Histogram>,
+    flush_batch: Histogram,
+    database_commits: Family<DatabaseLabel, Counter>,
+    metered: Mutex<HashSet<DatabaseId>>,
+    /// Writes that were let in and have not begun.
+    pub(crate) queued: Gauge,
+    overlay_bytes: Gauge,
     damaged: Counter,
     pub(crate) followers: Gauge,
     pub(crate) shipped: Counter,
@@ -29,9 +83,20 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Counts, from zero, as part of `registry`.
     pub(crate) fn new(registry: &mut Registry) -> Self {
+        let stages = Family::<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>::new_with_constructor(
+            || Histogram::new(exponential_buckets(0.000_01, 2.0, 21)),
+        );
         let metrics = Self {
             commits: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 18)),
+            stages: Stage::ALL
+                .map(|stage| stages.get_or_create_owned(&[("stage", stage.name())]))
+                .to_vec(),
+            flush_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            database_commits: Family::default(),
+            metered: Mutex::default(),
+            queued: Gauge::default(),
+            overlay_bytes: Gauge::default(),
             damaged: Counter::default(),
             followers: Gauge::default(),
             shipped: Counter::default(),
@@ -51,6 +116,31 @@ impl Metrics {
             "commit_duration_seconds",
             "Time from execution to the answer of a committed transaction",
             metrics.commit_seconds.clone(),
+        );
+        registry.register(
+            "write_stage_duration_seconds",
+            "Time of a write in each stage: queue, execute, replicate, flush",
+            stages,
+        );
+        registry.register(
+            "flush_batch_transactions",
+            "Committed transactions that reached a database's files in one go",
+            metrics.flush_batch.clone(),
+        );
+        registry.register(
+            "database_commits",
+            "Transactions answered as committed, of the first databases; 'other': of all others",
+            metrics.database_commits.clone(),
+        );
+        registry.register(
+            "queued_writes",
+            "Writes that were let in and have not begun",
+            metrics.queued.clone(),
+        );
+        registry.register(
+            "overlay_bytes",
+            "Bytes of executed transactions that are not acknowledged, in memory",
+            metrics.overlay_bytes.clone(),
         );
         registry.register(
             "damaged_databases",
@@ -96,6 +186,36 @@ impl Metrics {
         self.commit_seconds.observe(took.as_secs_f64());
     }
 
+    /// A write was so long in this stage.
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        self.stages[stage as usize].observe(took.as_secs_f64());
+    }
+
+    /// So many transactions reached the files in one go.
+    pub(crate) fn flushed(&self, transactions: usize, took: Duration) {
+        self.flush_batch.observe(transactions as f64);
+        self.stage(Stage::Flush, took);
+    }
+
+    /// What one database adds to.
+    pub(crate) fn meter(&self, database: DatabaseId) -> DatabaseMeter {
+        let mut metered = self.metered.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = metered.contains(&database)
+            || (metered.len() < METERED_DATABASES_MAX && metered.insert(database));
+        let label = if own {
+            database.to_string()
+        } else {
+            OTHER_DATABASES.to_owned()
+        };
+        DatabaseMeter {
+            commits: self
+                .database_commits
+                .get_or_create_owned(&[("database", label)]),
+            overlay: self.overlay_bytes.clone(),
+            overlay_bytes: 0,
+        }
+    }
+
     pub(crate) fn took_over(&self, fetched: u64, kept: u64) {
         self.taken_over.inc();
         self.fetched_pages.inc_by(fetched);
@@ -104,6 +224,79 @@ impl Metrics {
 
     pub(crate) fn damaged(&self) {
         self.damaged.inc();
+    }
+}
+
+/// What one database adds to the metrics of all. What it holds is taken off when it is closed.
+#[derive(Debug)]
+pub(crate) struct DatabaseMeter {
+    commits: Counter,
+    overlay: Gauge,
+    overlay_bytes: i64,
+}
+
+impl DatabaseMeter {
+    pub(crate) fn committed(&self) {
+        self.commits.inc();
+    }
+
+    /// It holds so much now.
+    pub(crate) fn overlay(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.overlay.inc_by(bytes - self.overlay_bytes);
+        self.overlay_bytes = bytes;
+    }
+}
+
+impl Drop for DatabaseMeter {
+    fn drop(&mut self) {
+        self.overlay.dec_by(self.overlay_bytes);
+    }
+}
+
+/// How far each connected replica is, asked for when somebody looks.
+#[derive(Debug)]
+pub(crate) struct ReplicaCollector(pub(crate) Arc<Followers>);
+
+impl Collector for ReplicaCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let replicas = self.0.status();
+        let seconds = Family::<ReplicaLabels, Gauge<f64, AtomicU64>>::default;
+        let (lag, round_trip) = (seconds(), seconds());
+        let behind = Family::<ReplicaLabels, Gauge>::default();
+        for replica in replicas.iter().take(METERED_REPLICAS_MAX) {
+            let labels = [
+                ("region", replica.region.to_string()),
+                ("node", replica.node.to_string()),
+            ];
+            lag.get_or_create(&labels)
+                .set(replica.confirm_lag_ms as f64 / 1e3);
+            behind
+                .get_or_create(&labels)
+                .set(i64::try_from(replica.behind).unwrap_or(i64::MAX));
+            if let Some(us) = replica.round_trip_us {
+                round_trip.get_or_create(&labels).set(us as f64 / 1e6);
+            }
+        }
+        let mut put = |name: &str, help: &str, metric: &dyn Encode| {
+            let name = format!("tidemark_primary_replica_{name}");
+            metric.encode_into(&mut encoder, &name, help)
+        };
+        put(
+            "confirm_lag_seconds",
+            "Age of the oldest transaction that the replica has not confirmed; 0: it has all",
+            &lag,
+        )?;
+        put(
+            "behind_transactions",
+            "Transactions that the replica has not confirmed",
+            &behind,
+        )?;
+        put(
+            "round_trip_seconds",
+            "Time that the newest message which the replica answered took there and back",
+            &round_trip,
+        )
     }
 }
 

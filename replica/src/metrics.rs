@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tidemark_protocol::{DatabaseId, Position};
 use tokio::sync::Semaphore;
@@ -21,6 +22,16 @@ pub(crate) const METERED_DATABASES_MAX: u64 = 64;
 
 type Label = [(&'static str, &'static str); 1];
 type DatabaseLabel = [(&'static str, String); 1];
+
+/// How long requests waited for a bookmark: 100 us to 52 s.
+#[derive(Clone, Debug)]
+struct WaitSeconds(Histogram);
+
+impl Default for WaitSeconds {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(100e-6, 2.0, 20)))
+    }
+}
 
 /// What a replica counts.
 #[derive(Debug, Default)]
@@ -38,6 +49,7 @@ pub(crate) struct Metrics {
     resyncs: Family<Label, Counter>,
     disconnects: Family<Label, Counter>,
     waits: Family<Label, Counter>,
+    wait_seconds: WaitSeconds,
     forwards: Family<Label, Counter>,
     applied_seq: Family<DatabaseLabel, Gauge>,
     metered: AtomicU64,
@@ -61,6 +73,7 @@ impl Metrics {
             resyncs,
             disconnects,
             waits,
+            wait_seconds: WaitSeconds(wait_seconds),
             forwards,
             applied_seq,
             metered: _,
@@ -132,6 +145,11 @@ impl Metrics {
             "Requests handed to the primary, by reason",
             forwards,
         );
+        registry.register(
+            "wait_duration_seconds",
+            "Time that requests waited for a bookmark, whatever the outcome",
+            wait_seconds.clone(),
+        );
         registry.register("databases", "Databases held", databases.clone());
         registry.register(
             "applied_seq",
@@ -148,8 +166,9 @@ impl Metrics {
         self.disconnects.get_or_create(&[("reason", reason)]).inc();
     }
 
-    pub(crate) fn wait(&self, outcome: &'static str) {
+    pub(crate) fn wait(&self, outcome: &'static str, took: Duration) {
         self.waits.get_or_create(&[("outcome", outcome)]).inc();
+        self.wait_seconds.0.observe(took.as_secs_f64());
     }
 
     pub(crate) fn forward(&self, reason: &'static str) {

@@ -128,6 +128,7 @@ impl Read<'_> {
             on_miss, deadline, ..
         } = self.request;
         let until = self.deadline - deadline + on_miss.patience(deadline);
+        let began = Instant::now();
         let mut standing = self.copy.standing();
         loop {
             let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);
@@ -136,9 +137,8 @@ impl Read<'_> {
                 Verdict::Wake => self.copy.feed(Item::Wake),
                 Verdict::Read | Verdict::Miss(_) => {
                     let met = verdict == Verdict::Read;
-                    self.core
-                        .metrics()
-                        .wait(if met { "met" } else { "hopeless" });
+                    let outcome = if met { "met" } else { "hopeless" };
+                    self.core.metrics().wait(outcome, began.elapsed());
                     return verdict;
                 }
             }
@@ -148,11 +148,9 @@ impl Read<'_> {
             }
         }
         let verdict = judge(&standing.borrow(), self.wanted, on_miss, false);
-        self.core.metrics().wait(if verdict == Verdict::Read {
-            "met"
-        } else {
-            "missed"
-        });
+        let met = verdict == Verdict::Read;
+        let outcome = if met { "met" } else { "missed" };
+        self.core.metrics().wait(outcome, began.elapsed());
         verdict
     }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::remembered::Remembered;
 use super::writer::{PipelineContext, Writer};
+use crate::metrics::Stage;
 
 /// How much longer than its deadline a request waits for a definite outcome once it has begun: SQL
 /// stops at the deadline by itself and says so a moment later.
@@ -188,15 +189,21 @@ impl Line {
         let claim = Claim::new();
         let (answer, outcome) = oneshot::channel();
         let name = request.request;
+        let metrics = Arc::clone(&self.context.metrics);
+        metrics.queued.inc();
+        let queued = Instant::now();
         let job = {
             let claim = Arc::clone(&claim);
             move |writer: &mut Writer| {
+                metrics.queued.dec();
                 if claim.begin() {
+                    metrics.stage(Stage::Queue, queued.elapsed());
                     writer.execute(&request, after, term, deadline.into_std(), answer);
                 }
             }
         };
         self.strand.try_post(job).map_err(|_| {
+            self.context.metrics.queued.dec();
             Failure::new(
                 FailureKind::Overloaded,
                 "D1 DB is overloaded. Too many requests queued.",

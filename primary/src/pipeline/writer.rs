@@ -23,7 +23,7 @@ use super::line::{Line, Written, unknown};
 use super::remembered::Remembered;
 use crate::cell::Environment;
 use crate::consensus::{Command, Consensus, Proposed};
-use crate::metrics::Metrics;
+use crate::metrics::{DatabaseMeter, Metrics, Stage};
 use crate::ship::recent::Recent;
 
 /// Frames in the WAL from which a commit is followed by a checkpoint that waits for nobody.
@@ -124,6 +124,7 @@ pub(crate) struct Writer {
     /// that a position names one proposal.
     proposed: Seq,
     remembered: Remembered,
+    meter: DatabaseMeter,
     context: Arc<PipelineContext>,
 }
 
@@ -140,7 +141,6 @@ impl Writer {
         Self {
             line,
             owner,
-            database,
             directory,
             in_flight: VecDeque::new(),
             stalled: false,
@@ -149,6 +149,8 @@ impl Writer {
             restart_from: RESTART_FRAMES,
             proposed,
             remembered,
+            meter: context.metrics.meter(database.id()),
+            database,
             context,
         }
     }
@@ -165,12 +167,16 @@ impl Writer {
         let Some(waiter) = self.earlier_try(request.request, waiter) else {
             return;
         };
-        match self.run(request, after, term, deadline) {
+        let began = Instant::now();
+        let ran = self.run(request, after, term, deadline);
+        self.context.metrics.stage(Stage::Execute, began.elapsed());
+        match ran {
             Ok((rendered, transaction)) => {
                 self.propose(request.request, term, rendered, transaction, waiter)
             }
             Err(failure) => self.refuse(failure, waiter),
         }
+        self.meter.overlay(self.owner.overlay_bytes());
     }
 
     /// Answers a request that failed: once what it saw is committed, if it says anything about that.
@@ -347,23 +353,26 @@ impl Writer {
         }
         let mut acknowledged: Option<Seq> = None;
         let mut foreign: Vec<Transaction> = Vec::new();
-        let mut mine = self
-            .in_flight
-            .iter()
-            .filter(|entry| entry.proposed)
-            .map(|e| e.up_to);
+        let mut mine = self.in_flight.iter().filter(|entry| entry.proposed);
         let mut next_of_mine = mine.next();
+        let transactions = committed.len();
         for transaction in committed {
             self.remembered.note(&transaction);
             let next = transaction.header().next;
-            if foreign.is_empty() && next_of_mine == Some(next) {
-                acknowledged = Some(next.seq);
-                next_of_mine = mine.next();
-            } else {
-                foreign.push(transaction);
+            match next_of_mine {
+                Some(entry) if foreign.is_empty() && entry.up_to == next => {
+                    let metrics = &self.context.metrics;
+                    metrics.stage(Stage::Replicate, entry.since.elapsed());
+                    acknowledged = Some(next.seq);
+                    next_of_mine = mine.next();
+                }
+                _ => foreign.push(transaction),
             }
         }
+        let began = Instant::now();
         let outcome = self.flush(acknowledged, &foreign);
+        self.context.metrics.flushed(transactions, began.elapsed());
+        self.meter.overlay(self.owner.overlay_bytes());
         if let Err(error) = outcome {
             if line.is_deleted() {
                 return; // and its files with it, perhaps in the middle of this
@@ -443,6 +452,7 @@ impl Writer {
             let entry = self.in_flight.pop_front().expect("looked at above");
             if entry.proposed {
                 self.context.metrics.committed(entry.since.elapsed());
+                self.meter.committed();
             }
             for waiter in entry.waiters {
                 // A waiter that is gone wants no answer.
@@ -549,6 +559,7 @@ impl Writer {
                 self.end_if_failed();
             }
         }
+        self.meter.overlay(self.owner.overlay_bytes());
     }
 
     /// A database whose files failed takes no commits any more, nor lets the log be cut. The process ends
