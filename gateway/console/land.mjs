@@ -1,5 +1,5 @@
 // The world as the console's chart shows it: the land as a grid of dots, the regions as points, all in one flat
-// frame of WIDTH x HEIGHT.
+// frame.
 
 import { geoEqualEarth, geoContains } from "d3-geo";
 import { readFile } from "node:fs/promises";
@@ -12,6 +12,8 @@ const NORTH = 74;
 const SOUTH = -56;
 /** Distance between neighbouring dots. */
 const STEP = 8.4;
+/** Between the outermost dots and the edge. */
+const MARGIN = 6;
 
 /** Where D1's regions are on the chart: a large city of each. Longitude, latitude. */
 const PLACES = {
@@ -39,7 +41,7 @@ export async function land() {
   projection.scale(scale).translate([WIDTH / 2, -top]);
   const height = Math.round(bottom - top);
 
-  const dots = [];
+  const found = [];
   const row = (STEP * Math.sqrt(3)) / 2;
   for (let line = 0, y = row / 2; y < height; line += 1, y += row) {
     for (let x = line % 2 ? STEP / 2 : STEP; x < WIDTH; x += STEP) {
@@ -47,11 +49,16 @@ export async function land() {
       // Beyond the edge of the world there are no places: they do not lead back to where they came from.
       const back = projection(place);
       const isPlace = Math.hypot(back[0] - x, back[1] - y) < 1;
-      if (isPlace && geoContains(shape, place)) dots.push(`M${round(x)} ${round(y)}h0`);
+      if (isPlace && geoContains(shape, place)) found.push([x, y]);
     }
   }
-  const places = Object.entries(PLACES).map(([name, place]) => [name, projection(place).map(round)]);
-  return { width: WIDTH, height, dots: dots.join(""), places: Object.fromEntries(places) };
+  // Of the Pacific as much is left out as has no land.
+  const across = found.map(([x]) => x);
+  const [west, width] = [Math.min(...across) - MARGIN, Math.max(...across) - Math.min(...across) + 2 * MARGIN];
+  const shown = ([x, y]) => [round(x - west), round(y)];
+  const dots = found.map(shown).map(([x, y]) => `M${x} ${y}h0`);
+  const places = Object.entries(PLACES).map(([name, place]) => [name, shown(projection(place))]);
+  return { width: Math.round(width), height, dots: dots.join(""), places: Object.fromEntries(places) };
 }
 
 function round(number) {

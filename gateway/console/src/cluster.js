@@ -34,6 +34,18 @@ export const cluster = {
 
 let listeners = [];
 let last = null;
+/** When a complete map was seen last. */
+let newest = 0;
+
+/** A voter that has not answered for this long is worth a word. Heartbeats are far more frequent. */
+const SILENT_MS = 1500;
+
+/** Whether a node that was last seen then is on the map no more. */
+export const isGone = (seen) => seen < newest;
+
+/** Whether a voter does not answer the one that leads, or never has. */
+export const isSilent = (node) =>
+  node.role === "primary" && !node.leading && cluster.map?.complete === true && (node.lag_ms ?? Infinity) > SILENT_MS;
 
 /** Calls `listener` after every look. */
 export function onLook(listener) {
@@ -75,6 +87,7 @@ async function look() {
 }
 
 function take(map, now) {
+  if (map.complete) newest = now;
   for (const node of map.nodes) {
     // A node that does not lead knows less of others than was known before.
     if (map.complete || !cluster.known.has(node.node)) cluster.known.set(node.node, { node, seen: now });

@@ -3,13 +3,13 @@
 // It is a picture for the eye; the table beside it has everything in words.
 
 import land from "land";
-import { cluster, onLook } from "./cluster.js";
+import { cluster, isGone, isSilent, onLook } from "./cluster.js";
 import { colourOf } from "./colours.js";
 import { $, el, svg } from "./dom.js";
 import { counted, time } from "./format.js";
 
 /** On which side of a place its name fits. */
-const SIDES = { WNAM: "west", ENAM: "south", WEUR: "west", EEUR: "east", OC: "west" };
+const SIDES = { WNAM: "under", ENAM: "south", WEUR: "south", EEUR: "east", OC: "west" };
 /** Commits are shown on their way this much slower than they go. */
 const SLOWER = 8;
 const PULSE_MS = [350, 5000];
@@ -55,9 +55,8 @@ onLook(() => {
 
 function byRegion() {
   const regions = new Map();
-  const newest = Math.max(...[...cluster.known.values()].map(({ seen }) => seen));
   for (const { node, seen } of cluster.known.values()) {
-    const gone = cluster.map?.complete && seen < newest;
+    const gone = isGone(seen) || isSilent(node);
     const found = regions.get(node.region) ?? [];
     found.push({ ...node, gone, here: node.node === cluster.here?.node });
     regions.set(node.region, found);
@@ -136,9 +135,10 @@ function markOf(node) {
   return node.role === "primary" ? "voter" : "replica";
 }
 
-/** A bow from one place to another, bent towards the north. */
+/** A bow from one place to another, bent towards the north: less so where it leads far to the south. */
 function arc([x1, y1], [x2, y2]) {
-  const lift = 0.22 * Math.hypot(x2 - x1, y2 - y1);
+  const length = Math.hypot(x2 - x1, y2 - y1);
+  const lift = length * Math.max(0.24 * (1 - (2 * Math.abs(y2 - y1)) / length), 0.06);
   return `M${x1} ${y1}Q${(x1 + x2) / 2} ${(y1 + y2) / 2 - lift} ${x2} ${y2}`;
 }
 

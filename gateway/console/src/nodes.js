@@ -1,12 +1,9 @@
 // The table of nodes, and the lines of text about the cluster and this node.
 
-import { cluster, onLook } from "./cluster.js";
+import { cluster, isGone, isSilent, onLook } from "./cluster.js";
 import { colourOf } from "./colours.js";
 import { $, el, say } from "./dom.js";
 import { count, counted, short, time } from "./format.js";
-
-/** A voter that has not answered for this long is worth a word. Heartbeats are far more frequent. */
-const SILENT_MS = 1500;
 
 const body = el("tbody");
 $("nodes").append(
@@ -65,7 +62,7 @@ function part(id, role) {
 
 function row(node, seen, now) {
   const isHere = node.node === cluster.here?.node;
-  const gone = cluster.map?.complete && now - seen > 2.5;
+  const gone = isGone(seen);
   const swatch = el("i.swatch");
   swatch.style.setProperty("--hue", colourOf(node.region));
   const name = short(node.node);
@@ -87,9 +84,9 @@ function row(node, seen, now) {
 }
 
 function lag(node) {
-  if (node.leading || node.lag_ms == null) return "";
-  if (node.role === "replica") return time(node.lag_ms);
-  return node.lag_ms > SILENT_MS ? el("span.bad", {}, `silent ${time(node.lag_ms)}`) : "";
+  if (node.role === "replica") return node.lag_ms == null ? "" : time(node.lag_ms);
+  if (!isSilent(node)) return "";
+  return el("span.bad", {}, node.lag_ms == null ? "not heard" : `silent ${time(node.lag_ms)}`);
 }
 
 function isWeb(url) {

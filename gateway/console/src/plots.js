@@ -7,8 +7,8 @@ import { $, el, say } from "./dom.js";
 import { rate, time } from "./format.js";
 
 const HEIGHT = 168;
-/** Seconds shown. */
-const SPAN = 300;
+/** Seconds shown: at first the fewer, in the end the more. */
+const SPAN = [60, 300];
 
 /** A plot whose lines may come and go. `lines()` gives them: key, name, colour, value for canvases, points. */
 class Plot {
@@ -45,11 +45,11 @@ class Plot {
     const options = {
       width: this.element.clientWidth,
       height: HEIGHT,
-      padding: [8, 4, 0, 0],
+      padding: [8, 26, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
-        x: { range: (_, __, newest) => [newest - SPAN, newest] },
+        x: { range: (_, oldest, newest) => [Math.max(newest - SPAN[1], Math.min(oldest, newest - SPAN[0])), newest] },
         y: { range: (_, __, highest) => [0, Math.max(highest * 1.15, this.top)] },
       },
       axes: [

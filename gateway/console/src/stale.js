@@ -9,8 +9,12 @@ import { saw } from "./query.js";
 
 const TABLE = "tidemark_console";
 const MAKE = `CREATE TABLE IF NOT EXISTS ${TABLE} (id INTEGER PRIMARY KEY, mark INTEGER NOT NULL, ballast BLOB)`;
-const WRITE = `INSERT INTO ${TABLE} (id, mark, ballast) VALUES (1, 1, randomblob(?1))
+/** Rows of a megabyte at most: D1's limit of a value is two. */
+const WRITE = `INSERT INTO ${TABLE} (id, mark, ballast)
+SELECT column1, 1, randomblob(min(?1, 1000000)) FROM (VALUES (1), (2), (3))
+WHERE column1 <= max(1, ?1 / 1000000)
 ON CONFLICT (id) DO UPDATE SET mark = mark + 1, ballast = excluded.ballast RETURNING mark`;
+const DROP = `DROP TABLE IF EXISTS ${TABLE}`;
 const READ = `SELECT mark FROM ${TABLE} WHERE id = 1`;
 
 const tries = { all: 0, stale: 0 };
@@ -52,6 +56,18 @@ button.addEventListener("click", async () => {
     button.disabled = false;
     touch();
   }
+});
+
+$("stale-clear").addEventListener("click", async () => {
+  const name = database();
+  try {
+    await run(name, DROP);
+    made.delete(name);
+    $("stale-outcome").replaceChildren(el("p.hint", {}, `The table is gone from ${name}.`));
+  } catch (error) {
+    $("stale-outcome").replaceChildren(el("p.notice", {}, error.message));
+  }
+  touch();
 });
 
 /** Writes once and reads twice; the reads begin together, when the write is acknowledged. */
@@ -119,6 +135,7 @@ function side(title, reply, mark, verdict) {
 
 function bar(kind, from, to, end, text) {
   const made = el(`div.span.${kind.replaceAll(" ", ".")}`, {}, el("i"), el("span", {}, `${time(to - from)} ${text}`));
+  if (from > end / 2) made.classList.add("late");
   made.style.setProperty("--from", `${(100 * from) / end}%`);
   made.style.setProperty("--length", `${Math.max((100 * (to - from)) / end, 0.5)}%`);
   return made;
