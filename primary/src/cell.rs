@@ -22,7 +22,7 @@ use tidemark_protocol::{
     Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Freshness, Node, OnMiss,
     ReadContract, RequestId, Rules, Seq, Statement, Term, Value,
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +115,6 @@ pub struct Primary {
     pub(crate) ship: Arc<ShipContext>,
     pub(crate) contact: Contact,
     pub(crate) members: Members,
-    /// Held by each export.
-    pub(crate) exports: Arc<Semaphore>,
     /// The databases that the catalogue no longer lists and whose files are still there. Held while the
     /// catalogue is read, so that an older state never takes the place of a newer one.
     refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
@@ -198,7 +196,6 @@ impl Primary {
             recent,
             followers: Arc::clone(&followers),
             serving: serving.subscribe(),
-            consensus: consensus.clone(),
             environment: environment.clone(),
             heartbeat: config.heartbeat,
             stop: stop.clone(),
@@ -216,7 +213,6 @@ impl Primary {
             ship,
             contact: Contact::new(),
             members,
-            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             refreshing: tokio::sync::Mutex::default(),
             stop,
             tasks: std::sync::Mutex::default(),
