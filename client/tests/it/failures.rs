@@ -316,7 +316,7 @@ async fn silent_node_is_left_and_one_that_lives_may_take_its_time() {
         .build()
         .unwrap();
     let (outcome, ()) = tokio::join!(client.database("s").exec("SELECT"), async {
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        slow.until_asked_for_life(3).await;
         gate.notify_one();
     });
     assert_eq!(outcome.unwrap().attempts, 1);
@@ -413,8 +413,13 @@ async fn answer_of_a_node_that_takes_no_more_connections_is_waited_for() {
     let asking = tokio::spawn(async move { client.database("s").exec("INSERT").await });
     let (mut stream, _) = listener.accept().await.unwrap();
     drop(listener);
-    // Long enough for it to be asked for a sign of life several times.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // As long as it takes another client to give a silent node up, which began later: by then this one has
+    // been asked for a sign of life as well.
+    let (_silent, url) = mute().await;
+    let third = Scripted::start([fine()]).await;
+    let other = quick(Client::builder(url)).url(third.url());
+    let other = other.build().unwrap().database("s");
+    other.exec("INSERT").await.unwrap();
     let refusal = b"HTTP/1.1 400 Bad Request\r\ntidemark-failure: sql\r\ncontent-length: 0\r\n\r\n";
     stream.write_all(refusal).await.unwrap();
     let error = asking.await.unwrap().unwrap_err();

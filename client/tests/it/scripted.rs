@@ -16,7 +16,7 @@ use axum::routing::get;
 use futures_util::{StreamExt as _, stream};
 use tidemark_client::{Client, ClientBuilder};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What the server does with one request.
 pub(crate) enum Act {
@@ -116,6 +116,8 @@ pub(crate) struct Scripted {
 struct Shared {
     script: Mutex<VecDeque<Act>>,
     asked: Mutex<Vec<Asked>>,
+    /// How often a sign of life was asked for.
+    asked_for_life: watch::Sender<usize>,
 }
 
 impl Scripted {
@@ -123,11 +125,12 @@ impl Scripted {
         let shared = Arc::new(Shared {
             script: Mutex::new(script.into_iter().collect()),
             asked: Mutex::default(),
+            asked_for_life: watch::Sender::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
-            .route("/health", get(async || "ok"))
+            .route("/health", get(live))
             .fallback(serve)
             .with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -159,6 +162,19 @@ impl Scripted {
             .await
             .unwrap();
     }
+
+    /// Waits until a sign of life was asked for so often.
+    pub(crate) async fn until_asked_for_life(&self, count: usize) {
+        let mut asked = self.shared.asked_for_life.subscribe();
+        let often = asked.wait_for(|asked| *asked >= count);
+        let often = tokio::time::timeout(Duration::from_secs(30), often).await;
+        drop(often.unwrap().unwrap());
+    }
+}
+
+async fn live(State(shared): State<Arc<Shared>>) -> &'static str {
+    shared.asked_for_life.send_modify(|count| *count += 1);
+    "ok"
 }
 
 pub(crate) fn quick(builder: ClientBuilder) -> ClientBuilder {

@@ -239,8 +239,13 @@ async fn answer_of_a_leader_that_stops_is_waited_for() {
     let (mut stream, _) = listener.accept().await.unwrap();
     drop(listener);
     learns(&follower, None).await;
-    // Long enough for it to be asked for a sign of life several times.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // As long as it takes another follower to give a silent node up, which began later: by then this one has
+    // been asked for a sign of life as well.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = follower_of(&format!("http://{}", silent.local_addr().unwrap())).await;
+    let given_up = tokio::spawn(other.query(INSERT).send());
+    learns(&other, None).await;
+    given_up.await.unwrap().failure(424, 7904, "unknown");
     stream
         .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
         .await
@@ -313,8 +318,8 @@ async fn connection_that_breaks_after_the_request_is_unknown() {
 async fn primary_that_does_not_answer_in_time_is_unknown() {
     let replica = replica_of(
         &upstream(|stream| async move {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            drop(stream);
+            std::future::pending::<()>().await;
+            drop(stream); // held until the test ends
         })
         .await,
     )
