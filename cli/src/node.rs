@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig, Spool};
@@ -224,6 +225,16 @@ impl Face<'_> {
             region: self.config.region.clone(),
             role,
         };
+        self.registry.register(
+            "tidemark_node",
+            "Who this node is",
+            Info::new([
+                ("node", node_id.to_string()),
+                ("region", identity.region.to_string()),
+                ("role", format!("{role:?}").to_lowercase()),
+                ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ]),
+        );
         let listed = self.config.voters.iter();
         let listed = listed.filter(|voter| voter.node == node_id);
         let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);

@@ -312,6 +312,12 @@ impl Collector for ConsensusCollector {
             metric.encode_into(&mut encoder, &name, help)
         };
         let index = |index: Option<LogIndex>| gauge(index.map_or(0, |index| index.0));
+        let leading = self.0.leadership().borrow().leading;
+        put(
+            "leading",
+            "Whether this node leads its cell: 1 or 0",
+            &gauge(leading.into()),
+        )?;
         put("term", "Newest term known", &gauge(now.term.0))?;
         put(
             "appended_index",

@@ -20,6 +20,21 @@ use tokio::sync::Semaphore;
 /// Databases with an `applied_seq` gauge of their own.
 pub(crate) const METERED_DATABASES_MAX: u64 = 64;
 
+/// Words of labels that are shown from the start, at zero: a rate needs something to start from.
+const LABELS: [(&str, &[&str]); 4] = [
+    (
+        RESYNCS,
+        &["base", "diverged", "damaged", "source", "failed"],
+    ),
+    (DISCONNECTS, &["connect", "closed", "silent", "redirect"]),
+    (WAITS, &["met", "missed", "hopeless"]),
+    (FORWARDS, &["write", "contract", "behind"]),
+];
+const RESYNCS: &str = "resyncs";
+const DISCONNECTS: &str = "disconnects";
+const WAITS: &str = "waits";
+const FORWARDS: &str = "forwards";
+
 type Label = [(&'static str, &'static str); 1];
 type DatabaseLabel = [(&'static str, String); 1];
 
@@ -122,26 +137,35 @@ impl Metrics {
             "Failures of a database's files",
             storage_failures,
         );
-        let mut add = |name: &str, help: &str, family: &Family<Label, Counter>| {
-            registry.register(name, help, family.clone());
-        };
+        let mut add =
+            |name: &str, label: &'static str, help: &str, family: &Family<Label, Counter>| {
+                let known = LABELS.iter().filter(|(of, _)| *of == name);
+                for word in known.flat_map(|(_, words)| *words) {
+                    let _ = family.get_or_create(&[(label, *word)]);
+                }
+                registry.register(name, help, family.clone());
+            };
         add(
-            "resyncs",
+            RESYNCS,
+            "reason",
             "Databases that had to be resynchronised, by reason",
             resyncs,
         );
         add(
-            "disconnects",
+            DISCONNECTS,
+            "reason",
             "Connections to the source lost or not made, by reason",
             disconnects,
         );
         add(
-            "waits",
+            WAITS,
+            "outcome",
             "Requests that waited for a bookmark, by outcome",
             waits,
         );
         add(
-            "forwards",
+            FORWARDS,
+            "reason",
             "Requests handed to the primary, by reason",
             forwards,
         );
