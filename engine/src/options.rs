@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
+
 /// How a database is opened. `Default` is meant for servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -30,7 +32,8 @@ impl Default for Options {
             readers_max: 8,
             statements_cached: 64,
             limits: Limits::default(),
-            overlay_bytes_max: 256 << 20,
+            // Behind one of the largest there is room for another.
+            overlay_bytes_max: 2 * TRANSACTION_BYTES_MAX,
             checkpoint_wait: Duration::from_millis(30),
         }
     }
@@ -63,8 +66,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// SQLite's own defaults, but for `length`: a value longer than the largest transaction record
-    /// could not be committed anyway; and `sql_length`, which was SQLite's before it became a thousand
+    /// SQLite's own defaults, but for `length`: longer values belong elsewhere, and each takes several times
+    /// its length in memory on its way; and `sql_length`, which was SQLite's before it became a thousand
     /// times that: compiling has no deadline, and long values belong into parameters.
     fn default() -> Self {
         Self {

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use reqwest::header::{HeaderMap, HeaderValue};
 use tidemark_protocol::NodeId;
-use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 use tokio::time::timeout;
 
 use crate::append_socket;
@@ -27,8 +26,8 @@ pub const RAFT_PATH: &str = "/tidemark/v1/raft";
 pub(crate) const VOTER: &str = "tidemark-voter";
 /// Header that names its incarnation, as the sender's membership has it.
 pub(crate) const INCARNATION: &str = "tidemark-incarnation";
-/// Largest message: the largest transaction, or several small ones, and what is around them.
-pub(crate) const MESSAGE_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + (8 << 20);
+/// Largest message: one entry of the log, or several small ones, or a manifest, and what is around them.
+pub(crate) const MESSAGE_BYTES_MAX: usize = (64 << 20) + (8 << 20);
 /// Largest answer. All are a few dozen bytes.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Shorter than a server waits for the next request on a kept connection.

@@ -18,8 +18,8 @@ const CRC_FROM: usize = 16;
 /// Bytes of one page with its number.
 const ENTRY_BYTES: usize = 4 + PAGE_SIZE;
 
-/// Largest record that is encoded or accepted, in bytes.
-pub const TRANSACTION_BYTES_MAX: usize = 64 << 20;
+/// Largest record that is encoded or accepted, in bytes: what 100 MB of SQL make, indexes included.
+pub const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 /// Largest recorded answer, in bytes. A longer one is not recorded; a retry then learns only that, and
 /// where, its first try committed.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;

@@ -215,7 +215,7 @@ fn a_transaction_that_outgrows_the_record_is_undone() {
     side.seal();
     side.run("BEGIN IMMEDIATE");
     side.run("UPDATE t SET b = 'lost'");
-    let huge = c"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 70)
+    let huge = c"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 280)
                  INSERT INTO t(b) SELECT zeroblob(1000000) FROM n";
     side.connection
         .run_internal(huge)

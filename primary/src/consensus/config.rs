@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 use tidemark_protocol::{Incarnation, NodeId};
 
 use super::error::ConsensusError;
@@ -14,8 +15,9 @@ pub(crate) const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 pub(crate) const LOG_BYTES_KEPT: u64 = 1 << 30;
 const ENTRY_BYTES_MAX: usize = 4 << 20;
-// One of the largest transactions, and half as much of others: it must not need to be alone.
-const IN_FLIGHT_BYTES_MAX: u64 = 96 << 20;
+// One of the largest transactions, and as much of others as there was room for before: it must not need to be
+// alone, nor may others wait for it.
+const IN_FLIGHT_BYTES_MAX: u64 = TRANSACTION_BYTES_MAX as u64 + (96 << 20);
 const IN_FLIGHT_COUNT_MAX: u64 = 16 << 10;
 const HEARTBEAT: Duration = Duration::from_millis(100);
 // A follower stands after a whole lease (the longest election) and then its own timeout: 0.9 s to 1.2 s
@@ -50,7 +52,7 @@ pub(crate) struct ConsensusConfig {
     pub(crate) log_bytes_kept: u64,
     /// Largest entry of the log, in bytes. A larger command travels in parts. Default 4 MiB.
     pub(crate) entry_bytes_max: usize,
-    /// Proposals without an outcome, in bytes; more are refused. Default 96 MiB.
+    /// Proposals without an outcome, in bytes; more are refused. Default 352 MiB.
     pub(crate) in_flight_bytes_max: u64,
     /// Proposals without an outcome, in number; more are refused. Default 16,384.
     pub(crate) in_flight_count_max: u64,

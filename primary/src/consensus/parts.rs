@@ -1,7 +1,7 @@
 //! Commands that are too large for one entry of the log: split into parts on the leader, put together again
 //! where they are applied.
 //!
-//! An entry of 64 MiB would hold up everything behind it, heartbeats' answers included, and no deadline of
+//! An entry of 256 MiB would hold up everything behind it, heartbeats' answers included, and no deadline of
 //! a message would suit it. So a command above [`super::ConsensusConfig::entry_bytes_max`] becomes several
 //! entries, each with a piece of its bytes and the same number. It takes effect where its last part is applied,
 //! as if it were that one entry; parts before it change nothing.

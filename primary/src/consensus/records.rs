@@ -14,7 +14,6 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use raft_log::codeq::{Decode, Encode};
-use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 use tidemark_protocol::{Incarnation, NodeId};
 
 use super::Member;
@@ -30,9 +29,9 @@ const IDENTITY_MAGIC: [u8; 4] = *b"TMLG";
 const KIND_BLANK: u8 = 0;
 const KIND_MEMBERSHIP: u8 = 1;
 
-/// Largest payload that is written or accepted, in bytes.
-const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
-const _: () = assert!(PAYLOAD_BYTES_MAX as usize == TRANSACTION_BYTES_MAX);
+/// Largest payload that is written or accepted, in bytes. Far more than any entry has since large commands
+/// travel in parts.
+pub(super) const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 /// Largest cell with learners and both halves of a membership change, in nodes.
 const MEMBERS_MAX: usize = 64;
 /// Voter sets of a membership: one, or two while it changes.

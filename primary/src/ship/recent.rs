@@ -2,11 +2,13 @@
 //!
 //! Bounded by bytes over all databases; the oldest go first, whichever database they are of. A
 //! follower whose position is no longer here gets the pages that differ instead (see
-//! [`super::image`]), which for a copy that is far behind is the shorter way as well.
+//! [`super::image`]), which for a copy that is far behind is the shorter way as well. So does every follower
+//! that has yet to pass a transaction above [`TRANSACTION_SENT_BYTES_MAX`], which is not held at all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tidemark_protocol::stream::TRANSACTION_SENT_BYTES_MAX;
 use tidemark_protocol::{DatabaseId, Position, Transaction};
 
 /// What follows a position.
@@ -73,6 +75,11 @@ impl Recent {
     /// Adds a committed transaction, the next of its database.
     pub(crate) fn push(&self, transaction: Transaction) {
         let header = *transaction.header();
+        let bytes = transaction.encoded().len();
+        if bytes > self.bytes_max.min(TRANSACTION_SENT_BYTES_MAX) {
+            // It must not push out what followers of other databases are about to be sent.
+            return self.begin(header.database, header.next);
+        }
         let mut inner = self.lock();
         let known = inner.databases.get(&header.database);
         if known.is_some_and(|run| run.newest != header.base) {
@@ -87,7 +94,6 @@ impl Recent {
                 newest: header.base,
             });
         run.newest = header.next;
-        let bytes = transaction.encoded().len();
         run.transactions.push_back(transaction);
         inner.order.push_back(header.database);
         inner.bytes += bytes;
@@ -126,6 +132,11 @@ impl Recent {
             before == 0 || bytes <= bytes_max
         });
         After::Transactions(transactions.cloned().collect())
+    }
+
+    /// Where a database stands, if it is known.
+    pub(crate) fn newest(&self, database: DatabaseId) -> Option<Position> {
+        self.lock().databases.get(&database).map(|run| run.newest)
     }
 
     /// Forgets a deleted database.
@@ -237,5 +248,26 @@ mod tests {
         recent.forget(a);
         assert_eq!(recent.after(a, at(3), 1 << 20), After::Gap);
         assert_eq!(recent.bytes(), one * 2);
+    }
+
+    #[test]
+    fn a_transaction_beyond_the_bound_is_a_gap_and_pushes_nothing_out() {
+        let a = DatabaseId::from_bytes([1; 16]);
+        let b = DatabaseId::from_bytes([2; 16]);
+        let recent = Recent::new(transaction(a, 0).encoded().len());
+        recent.push(transaction(a, 0));
+        let mut pages = TransactionBuilder::new();
+        for page in 1..=2 {
+            pages.push(PageNo(page), &[0; PAGE_SIZE]);
+        }
+        let header = TransactionHeader {
+            pages_after: 2,
+            ..*transaction(b, 0).header()
+        };
+        recent.push(pages.finish(header, &[]).expect("a valid record"));
+        assert_eq!(recent.after(b, at(0), 1 << 20), After::Gap);
+        assert_eq!(recent.after(b, at(1), 1 << 20), After::UpToDate);
+        let kept = recent.after(a, at(0), 1 << 20);
+        assert!(matches!(kept, After::Transactions(_)), "{kept:?}");
     }
 }

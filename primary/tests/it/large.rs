@@ -71,7 +71,7 @@ async fn large_transaction_commits_on_all_voters_and_survives_their_restart() {
 async fn transaction_beyond_the_bound_fails_alone() {
     let cell = Cell::start().await;
     let db = database(&cell).await;
-    let failure = cell.try_run(insert(db, 10, 70)).await.unwrap_err();
+    let failure = cell.try_run(insert(db, 10, 260)).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::TooLarge, "{failure}");
     let after = cell.run(insert(db, 11, 6)).await;
     assert!(!after.repeated);
