@@ -61,6 +61,10 @@ impl Database {
         })
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Its identifier.
     pub fn id(&self) -> DatabaseId {
         self.shared.id
@@ -205,7 +209,7 @@ fn read_on<S: ResultSink>(
     (ran, ended.and_then(|()| sql.switch_back()))
 }
 
-fn read_error(error: RunError, shared: &Shared, control: &Control) -> ReadError {
+pub(crate) fn read_error(error: RunError, shared: &Shared, control: &Control) -> ReadError {
     match error {
         RunError::NotReadOnly { statement } => ReadError::NotReadOnly { statement },
         RunError::Sql(error) => error.into(),

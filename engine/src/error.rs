@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use tidemark_protocol::dump::PlanError;
 use tidemark_protocol::render::AnswerLimit;
 use tidemark_protocol::{DatabaseId, Position, StateChecksum};
 
@@ -122,6 +123,21 @@ pub enum ReadError {
     /// The machine failed.
     #[error(transparent)]
     Storage(#[from] EngineError),
+}
+
+/// An export ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// It holds what cannot be written as text, or not what was asked for.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The output takes no more.
+    #[error("nobody wants the rest of the export")]
+    Unwanted,
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// A write failed. Nothing happened, and the sink was reset.

@@ -21,6 +21,7 @@ mod blank;
 mod control;
 mod database;
 mod error;
+mod export;
 mod ffi;
 mod files;
 mod genesis;
@@ -42,7 +43,8 @@ mod window;
 pub use control::{Control, Stamp};
 pub use database::{Database, Opened};
 pub use error::{
-    ApplyError, EngineError, ExecuteError, OpenError, ReadError, RebuildError, SqlError,
+    ApplyError, EngineError, ExecuteError, ExportError, OpenError, ReadError, RebuildError,
+    SqlError,
 };
 pub use genesis::position as genesis_position;
 pub use hash::page_hash;

@@ -22,7 +22,7 @@ use tidemark_protocol::{
     Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Freshness, Node, OnMiss,
     ReadContract, RequestId, Rules, Seq, Statement, Term, Value,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,7 @@ use crate::install::Installer;
 use crate::machine::CellMachine;
 use crate::members::{Members, MembersError, first_members};
 use crate::metrics::{ConsensusCollector, Metrics, ReplicaCollector};
+use crate::node::EXPORTS_MAX;
 use crate::pipeline::{Line, PipelineContext};
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
@@ -115,6 +116,8 @@ pub struct Primary {
     pub(crate) ship: Arc<ShipContext>,
     pub(crate) contact: Contact,
     pub(crate) members: Members,
+    /// Held by each export.
+    pub(crate) exports: Arc<Semaphore>,
     /// The databases that the catalogue no longer lists and whose files are still there. Held while the
     /// catalogue is read, so that an older state never takes the place of a newer one.
     refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
@@ -213,6 +216,7 @@ impl Primary {
             ship,
             contact: Contact::new(),
             members,
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             refreshing: tokio::sync::Mutex::default(),
             stop,
             tasks: std::sync::Mutex::default(),

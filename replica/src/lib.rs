@@ -25,6 +25,7 @@ mod config;
 mod connector;
 mod copy;
 mod core;
+mod export;
 mod follow;
 mod lost;
 mod metrics;

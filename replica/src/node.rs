@@ -4,23 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_protocol::catalogue::CatalogueEntry;
+use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
     CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, ListDatabases, NodeStatus, Role,
     Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Epoch, Execute, Executed, Failure, FailureKind, Node, Position, Region, RequestId,
-    Seq, StateChecksum,
+    DatabaseId, Epoch, Execute, Executed, Exported, Failure, FailureKind, Node, Position, Region,
+    RequestId, Seq, StateChecksum,
 };
 use tokio::time::Instant;
 
 use crate::copy::Copy;
 use crate::core::Core;
+use crate::export;
 use crate::read;
 use crate::replica::Replica;
 
 /// Time for opening a database that sleeps.
-const WAKE_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAKE_WAIT: Duration = Duration::from_secs(10);
 /// Time in which a cell that has lost its leader should have another, and this replica have found it.
 pub(crate) const SUCCESSOR_WAIT: Duration = Duration::from_secs(3);
 /// The position of a copy that has none.
@@ -119,6 +121,16 @@ impl Node for Replica {
             .await
             .ok_or_else(|| internal("verifying panicked"))?;
         verified.map_err(|error| internal(&error.to_string()))
+    }
+
+    async fn export(
+        &self,
+        database: DatabaseId,
+        options: DumpOptions,
+        deadline: Duration,
+        output: DumpOutput,
+    ) -> Result<Exported, Failure> {
+        export::export(self.core(), database, options, deadline, output).await
     }
 
     async fn status(&self) -> NodeStatus {

@@ -18,6 +18,7 @@ use crate::config::{Environment, ReplicaConfig};
 use crate::connector::UpstreamError;
 use crate::copy::Item;
 use crate::core::{Core, on_thread};
+use crate::export::EXPORTS_MAX;
 use crate::follow::Follower;
 use crate::metrics::{AtScrape, HeartbeatAge, Metrics};
 use crate::site::Site;
@@ -92,6 +93,7 @@ impl Replica {
             runtime: Handle::current(),
             metrics: Metrics::default(),
             queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             resyncs: Arc::new(Semaphore::new(config.resyncs_max)),
             failed: CancellationToken::new(),
         });

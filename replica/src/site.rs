@@ -23,6 +23,8 @@ pub(crate) struct Site {
     pub(crate) queue_bytes: Arc<Semaphore>,
     /// Places for databases that resynchronise at once.
     pub(crate) resyncs: Arc<Semaphore>,
+    /// Held by each export.
+    pub(crate) exports: Arc<Semaphore>,
     /// Cancelled when a part of the node has failed for good.
     pub(crate) failed: CancellationToken,
 }

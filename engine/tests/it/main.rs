@@ -7,6 +7,7 @@
 
 mod basics;
 mod crash;
+mod dump;
 mod functions;
 mod migrations;
 mod mix;

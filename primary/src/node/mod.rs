@@ -8,6 +8,7 @@
 //!    over and nobody leads, it is told so at once, and so is every request after it.
 
 mod admin;
+mod exporting;
 mod leading;
 mod reading;
 mod sessions;
@@ -15,16 +16,18 @@ mod sessions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
     CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase, ListDatabases,
     NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Execute, Executed, Failure, FailureKind, Freshness, Node, ReadContract, RequestId,
-    Why,
+    DatabaseId, Execute, Executed, Exported, Failure, FailureKind, Freshness, Node, ReadContract,
+    RequestId, Why,
 };
 
 pub(crate) use self::admin::timestamp;
+pub(crate) use self::exporting::EXPORTS_MAX;
 use crate::cell::Primary;
 use crate::consensus::Leader;
 use crate::pipeline::{not_leading, shut_down};
@@ -128,6 +131,17 @@ impl Node for Primary {
         let line = self.line(database).await?;
         let source = Arc::clone(line.database());
         self.on_sql_thread(move || reading::verify(&source)).await?
+    }
+
+    async fn export(
+        &self,
+        database: DatabaseId,
+        options: DumpOptions,
+        deadline: Duration,
+        output: DumpOutput,
+    ) -> Result<Exported, Failure> {
+        self.export_database(database, options, deadline, output)
+            .await
     }
 
     async fn status(&self) -> NodeStatus {

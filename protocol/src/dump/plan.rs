@@ -8,8 +8,7 @@ use super::literal::name as quoted;
 use crate::render::{AnswerLimit, ResultSink, StatementStatistics};
 use crate::value::{Statement, Value, ValueRef};
 
-pub(super) const READ_SCHEMA: &str =
-    "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid";
+const READ_SCHEMA: &str = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid";
 /// Columns that an INSERT may name: neither generated ones nor the hidden ones of virtual tables.
 const READ_COLUMNS: &str = "SELECT s.name, x.name FROM sqlite_schema s, pragma_table_xinfo(s.name) x \
                             WHERE s.type = 'table' AND x.hidden = 0 ORDER BY s.rowid, x.cid";
@@ -36,10 +35,8 @@ pub enum PlanError {
 }
 
 /// What to read and what to write around it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// The schema it was made of.
-    pub(super) schema: Vec<Vec<Value>>,
     pub(super) tables: Vec<Table>,
     /// What follows the last row.
     pub(super) tail: String,
@@ -120,7 +117,7 @@ impl SchemaReader {
         };
         // All of them before the first row, unlike D1: a row may refer to a table that was made later.
         for object in objects.iter().filter(dumped).filter(|_| !options.no_schema) {
-            let _ = writeln!(text, "{};", creation(object.sql));
+            let _ = writeln!(text, "{}{}", creation(object.sql), ending(object.sql));
         }
         for object in objects.iter().filter(dumped) {
             let columns = columns_of.get(object.name).map_or(&[][..], Vec::as_slice);
@@ -142,8 +139,12 @@ impl SchemaReader {
                 }
             }
         }
-        let has = |name: &str| objects.iter().any(|object| object.name == name);
-        if has("sqlite_sequence") && !options.no_data && options.tables.is_empty() {
+        // There is none where no table counts, though tables that did may have left one here.
+        let counts = |object: &Object<'_>| {
+            object.kind == "table" && object.sql.to_ascii_lowercase().contains("autoincrement")
+        };
+        let counters = objects.iter().any(counts);
+        if counters && !options.no_data && options.tables.is_empty() {
             text.push_str("DELETE FROM sqlite_sequence;\n");
             let before = std::mem::take(&mut text);
             tables.push(Table::new(
@@ -153,30 +154,26 @@ impl SchemaReader {
                 Content::Own,
             ));
         }
-        text.push_str(&rebuilds);
         if !options.no_schema {
-            for kind in ["index", "trigger", "view"] {
+            // A view may have triggers.
+            for kind in ["index", "view", "trigger"] {
                 for object in objects.iter().filter(|object| object.kind == kind) {
                     // A view belongs to no table.
                     let belongs = wanted(object.table) && (kind != "view" || wanted(object.name));
                     if belongs && !is_own(object.name) && !is_own(object.table) {
-                        let _ = writeln!(text, "{};", object.sql);
+                        let _ = writeln!(text, "{}{}", object.sql, ending(object.sql));
                     }
                 }
             }
-            if objects
-                .iter()
-                .any(|object| object.name.starts_with("sqlite_stat"))
-                && options.tables.is_empty()
-            {
-                text.push_str("ANALYZE;\n");
-            }
         }
-        Ok(Plan {
-            schema,
-            tables,
-            tail: text,
-        })
+        // What they are filled from may be a view.
+        text.push_str(&rebuilds);
+        let analyzed = |object: &Object<'_>| object.name.starts_with("sqlite_stat");
+        let whole = !options.no_schema && options.tables.is_empty();
+        if whole && objects.iter().any(analyzed) {
+            text.push_str("ANALYZE;\n");
+        }
+        Ok(Plan { tables, tail: text })
     }
 }
 
@@ -256,6 +253,34 @@ fn creation(sql: &str) -> String {
         Some(rest) if rest.starts_with(['"', '\'']) => format!("CREATE TABLE IF NOT EXISTS {rest}"),
         _ => sql.to_owned(),
     }
+}
+
+/// What ends a statement of the schema: its text may end in a comment, closed or not.
+pub(super) fn ending(sql: &str) -> &'static str {
+    let mut rest = sql;
+    while let Some(at) = rest.find(['\'', '"', '`', '[', '-', '/']) {
+        let (found, after) = rest[at..].split_at(1);
+        let close = match found {
+            "[" => "]",
+            "-" if after.starts_with('-') => "\n",
+            "/" if after.starts_with('*') => "*/",
+            "-" | "/" => {
+                rest = after;
+                continue;
+            }
+            quote => quote,
+        };
+        // Behind the star that opens a comment: it does not close it as well.
+        let inside = after.strip_prefix('*').filter(|_| close == "*/");
+        match inside.unwrap_or(after).split_once(close) {
+            // A doubled quote is one literal after another.
+            Some((_, outside)) => rest = outside,
+            None if close == "\n" => return "\n;",
+            None if close == "*/" => return "*/;",
+            None => return ";",
+        }
+    }
+    ";"
 }
 
 fn object(row: &[Value]) -> Option<Object<'_>> {
