@@ -39,4 +39,4 @@ export function seqOf(bookmark) {
 }
 
 /** Long identifiers, short enough to tell apart. */
-export const short = (id) => id.slice(0, 8);
+export const short = (id) => id.replace(/^0+(?=.)/, "").slice(0, 8);

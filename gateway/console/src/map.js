@@ -73,8 +73,10 @@ function summary(nodes) {
   const live = nodes.filter((node) => node.role === "replica" && !node.gone && node.lag_ms != null);
   const lag = live.length > 0 ? Math.min(...live.map((node) => node.lag_ms)) : null;
   const voters = nodes.filter((node) => node.voter).length;
+  const answering = nodes.filter((node) => node.voter && !node.gone).length;
   let text = "not connected";
   if (lag != null) text = time(lag);
+  else if (leading && answering < voters) text = `leads, ${answering} of ${voters} voters`;
   else if (leading) text = voters > 1 ? `leads, ${counted(voters, "voter")}` : "leads";
   else if (voters > 0) text = "no leader";
   else if (nodes.some((node) => !node.gone)) text = "";

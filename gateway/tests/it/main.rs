@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod binding;
+mod console;
 mod databases;
 mod double;
 mod envelopes;
