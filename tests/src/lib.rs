@@ -7,7 +7,8 @@
 //! 3. On a panic each node's log is printed; dropping a cluster kills its processes.
 //!
 //! A [`Cell`] is the same with several voters and, if wanted, relays between them ([`Ways`]). A [`Workload`]
-//! writes and reads there and keeps a [`history`] of what it was told, which is judged in the end.
+//! writes and reads there and keeps a [`history`] of what it was told, which is judged in the end. So do
+//! [`Sessions`], on a cluster whose replicas lag behind ([`Lagging`]).
 //!
 //! Every wait has a deadline ([`wait`]), every choice a [seed](Seed).
 
@@ -18,10 +19,13 @@ mod cluster;
 mod disk;
 mod growing;
 pub mod history;
+mod lagging;
 mod line;
+mod meddler;
 mod node;
 mod port;
 mod seed;
+mod sessions;
 pub mod wait;
 mod ways;
 mod workload;
@@ -31,9 +35,12 @@ pub use cell::{Cell, Layout};
 pub use cluster::{Cluster, Place};
 pub use disk::{Call, Errno, Faults, SmallDiskCell};
 pub use growing::Growing;
+pub use lagging::{Lagging, Way};
 pub use line::Line;
+pub use meddler::{Meddled, Meddler};
 pub use node::{Node, flip_bit, signal};
 pub use port::free_ports;
 pub use seed::Seed;
+pub use sessions::{Findings, Sessions};
 pub use ways::Ways;
 pub use workload::{Load, Workload};

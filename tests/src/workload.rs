@@ -29,8 +29,9 @@ mod writer;
 use worker::Worker;
 
 /// The database of a history.
-const DATABASE: &str = "history";
-const TABLE: &str = "CREATE TABLE entries (place INTEGER PRIMARY KEY, value INTEGER NOT NULL)";
+pub(crate) const DATABASE: &str = "history";
+pub(crate) const TABLE: &str =
+    "CREATE TABLE entries (place INTEGER PRIMARY KEY, value INTEGER NOT NULL)";
 /// Most violations that are shown.
 const SHOWN_MAX: usize = 20;
 /// How long a request at one node may take, the client's own retries included.
@@ -179,25 +180,36 @@ impl Workload {
         let summary = Summary::of(&history);
         eprintln!("{summary}");
         cell.verified(deadline).await;
-        let leader = cell.leader().await;
-        let rows = entries(&cell.voters[leader]).await;
-        for node in cell.nodes() {
-            assert_eq!(entries(node).await, rows, "rows on {}", node.name());
-        }
-        let violations = check(&history, &rows);
-        let shown: Vec<_> = violations
-            .iter()
-            .take(SHOWN_MAX)
-            .map(ToString::to_string)
-            .collect();
-        assert!(
-            violations.is_empty(),
-            "{} violations, such as:\n{}",
-            violations.len(),
-            shown.join("\n")
-        );
+        let nodes: Vec<_> = cell.nodes().collect();
+        let rows = agreed_rows(&nodes).await;
+        assert_sound(&history, &rows);
         summary
     }
+}
+
+/// The rows, which must be the same on all nodes.
+pub(crate) async fn agreed_rows(nodes: &[&Node]) -> Vec<Entry> {
+    let rows = entries(nodes[0]).await;
+    for node in &nodes[1..] {
+        assert_eq!(entries(node).await, rows, "rows on {}", node.name());
+    }
+    rows
+}
+
+/// Panics if the record contradicts what is there in the end.
+pub(crate) fn assert_sound(history: &History, rows: &[Entry]) {
+    let violations = check(history, rows);
+    let shown: Vec<_> = violations
+        .iter()
+        .take(SHOWN_MAX)
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        violations.is_empty(),
+        "{} violations, such as:\n{}",
+        violations.len(),
+        shown.join("\n")
+    );
 }
 
 /// The rows on this node.

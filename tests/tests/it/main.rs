@@ -12,7 +12,9 @@ mod faults;
 mod first_steps;
 mod kill;
 mod members;
+mod read_replication;
 mod same_files;
+mod sessions;
 mod sqlite3;
 
 /// The `tidemark` program as cargo built it for these tests.

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRESS: usize = 100;
 
 /// How often a fault is repeated: `TIDEMARK_ROUNDS`, or this.
-fn rounds(default: usize) -> usize {
+pub(crate) fn rounds(default: usize) -> usize {
     match std::env::var(ROUNDS) {
         Ok(text) => text.parse().expect("TIDEMARK_ROUNDS is a number"),
         Err(_) => default,
