@@ -13,6 +13,7 @@ mod first_steps;
 mod kill;
 mod members;
 mod read_replication;
+mod operator;
 mod same_files;
 mod sessions;
 mod sqlite3;
