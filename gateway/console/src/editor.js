@@ -34,6 +34,20 @@ const colours = HighlightStyle.define([
   { tag: tags.typeName, color: "var(--code-type)" },
 ]);
 
+/** Replaces what is selected by what is typed. Left to themselves, browsers give the new text the style of the old by
+    an attribute, which the page's policy forbids, and say so. */
+const typeOver = EditorView.domEventHandlers({
+  beforeinput(event, view) {
+    const { from, to } = view.state.selection.main;
+    if (event.inputType !== "insertText" || event.isComposing || event.data == null || from === to) return false;
+    const insert = () => view.state.update(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
+    const handlers = view.state.facet(EditorView.inputHandler);
+    if (!handlers.some((handler) => handler(view, from, to, event.data, insert))) view.dispatch(insert());
+    event.preventDefault();
+    return true;
+  },
+});
+
 export class Editor {
   /** An editor in `host`; `run` is called for Ctrl+Enter or Command+Enter. */
   constructor(host, { label, text, hint, run }) {
@@ -56,6 +70,7 @@ export class Editor {
           keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...historyKeymap, ...completionKeymap]),
           this.language.of(dialect()),
           syntaxHighlighting(colours),
+          typeOver,
           look,
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({ "aria-label": label, autocapitalize: "off", spellcheck: "false" }),

@@ -3,6 +3,7 @@
 mod bad_input;
 mod catch_up;
 mod chinook;
+mod console;
 mod containers;
 mod d1;
 mod dev;
