@@ -44,13 +44,12 @@ const PRAGMAS_TO_ASK: [&str; 11] = [
 ];
 
 /// PRAGMAs that may be read.
-const PRAGMAS_TO_READ: [&str; 14] = [
+const PRAGMAS_TO_READ: [&str; 13] = [
     "application_id",
     "auto_vacuum",
     "collation_list",
     "compile_options",
     "data_version",
-    "database_list",
     "encoding",
     "freelist_count",
     "function_list",

@@ -81,6 +81,8 @@ pub struct SqlError {
     pub code: &'static str,
     /// Which statement of the request failed, from 0, counting every statement of every text.
     pub statement: usize,
+    /// In which text of the request, from 0. `None`: it failed as a whole.
+    pub text: Option<usize>,
 }
 
 /// A read failed. Nothing happened, and the sink was reset.

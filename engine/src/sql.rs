@@ -66,6 +66,18 @@ pub(crate) enum RunError {
     Storage(EngineError),
 }
 
+impl RunError {
+    fn in_text(self, index: usize) -> Self {
+        match self {
+            Self::Sql(error) => Self::Sql(SqlError {
+                text: Some(index),
+                ..error
+            }),
+            other => other,
+        }
+    }
+}
+
 impl From<AnswerLimit> for RunError {
     fn from(limit: AnswerLimit) -> Self {
         Self::Answer(limit)
@@ -270,6 +282,7 @@ impl Sql {
             ),
             code: code.name(),
             statement,
+            text: None,
         }))
     }
 
@@ -294,7 +307,11 @@ impl Sql {
         };
         let result = statements
             .iter()
-            .try_for_each(|text| self.run_text(text, &mut run, sink))
+            .enumerate()
+            .try_for_each(|(index, text)| {
+                let result = self.run_text(text, &mut run, sink);
+                result.map_err(|error| error.in_text(index))
+            })
             .and_then(|()| match run.statement {
                 0 => Err(RunError::Sql(own_words(NO_STATEMENT, 0))),
                 count => Ok(count),
@@ -573,6 +590,7 @@ fn own_words(message: &str, statement: usize) -> SqlError {
         message: message.to_owned(),
         code: "SQLITE_ERROR",
         statement,
+        text: None,
     }
 }
 
@@ -629,6 +647,7 @@ fn failure(
         message: with_codes(message, code),
         code: code.name(),
         statement,
+        text: None,
     })
 }
 

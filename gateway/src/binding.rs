@@ -2,7 +2,8 @@
 //!
 //! The database is named by the header `x-d1-database-id`, which a Worker's configuration can add to what
 //! it sends to a service, or by a path before the binding's own: `/d1/{database}`, for a Worker or a proxy
-//! in between. `execute` differs from `query` in what the binding makes of the answer, not in what it is.
+//! in between. `execute` differs from `query` in what the binding makes of the answer: of a failure it tells which
+//! line it was, so that is said.
 //!
 //! The session travels in `x-cf-d1-session-commit-token`:
 //!
@@ -107,9 +108,12 @@ async fn run<N: Node>(
             }
         }
     };
-    gateway
-        .answer_as(failure, Route::Binding, &head, work)
-        .await
+    let refuse: fn(&Failure) -> Response = if head.uri.path().ends_with("/execute") {
+        exec_failure
+    } else {
+        failure
+    };
+    gateway.answer_as(refuse, Route::Binding, &head, work).await
 }
 
 /// What the session asks for, if there is one.
@@ -131,5 +135,10 @@ fn rows(uri: &Uri) -> RowShape {
 
 fn failure(failure: &Failure) -> Response {
     let body = d1::write_binding_failure(failure);
+    envelope::refused(envelope::status(failure), body, failure)
+}
+
+fn exec_failure(failure: &Failure) -> Response {
+    let body = d1::write_exec_failure(failure);
     envelope::refused(envelope::status(failure), body, failure)
 }

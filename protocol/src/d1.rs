@@ -12,7 +12,7 @@ mod query;
 mod tests;
 
 pub use account::{ACCOUNT, Account, Membership, TokenStatus, User};
-pub use binding::{parse_binding, write_binding_failure};
+pub use binding::{parse_binding, write_binding_failure, write_exec_failure};
 pub use database::{
     CreateBody, Database, DatabaseSummary, EditBody, NAME_BYTES_MAX, ReadReplication,
     ReplicationMode, check_name,

@@ -162,6 +162,8 @@ pub struct Failure {
     pub message: String,
     /// How long to wait before trying again, if that is known.
     pub retry_after: Option<Duration>,
+    /// Which text of SQL of the request failed, from 0, if it was one of them.
+    pub text: Option<usize>,
 }
 
 impl Failure {
@@ -171,6 +173,7 @@ impl Failure {
             kind,
             message: message.into(),
             retry_after: None,
+            text: None,
         }
     }
 

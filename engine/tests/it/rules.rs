@@ -105,6 +105,7 @@ fn what_could_escape_the_transaction_or_the_file_is_refused() {
         "PRAGMA foreign_keys=maybe",
         "CREATE VIRTUAL TABLE x USING fts3(a)",
         "CREATE VIRTUAL TABLE x USING dbstat(main)",
+        "PRAGMA database_list", // with the file's path
         "PRAGMA journal_mode",
         "PRAGMA journal_mode=DELETE",
         "PRAGMA locking_mode=EXCLUSIVE",

@@ -136,7 +136,10 @@ fn read_outcome(read: Result<Read, ReadError>, deadline: Duration) -> Result<Rea
 /// What a failed read means to whoever asked.
 pub(super) fn read_failure(error: ReadError, limit: Duration) -> Failure {
     match error {
-        ReadError::Sql(error) => Failure::new(FailureKind::Sql, error.to_string()),
+        ReadError::Sql(error) => Failure {
+            text: error.text,
+            ..Failure::new(FailureKind::Sql, error.message)
+        },
         ReadError::Answer(limit) => Failure::new(FailureKind::TooLarge, limit.to_string()),
         ReadError::Deadline => deadline(limit),
         error @ ReadError::Busy { .. } => Failure::new(FailureKind::Overloaded, error.to_string())

@@ -642,7 +642,10 @@ pub(crate) fn not_leading() -> Failure {
 
 fn execute_failure(error: ExecuteError, deadline: Duration) -> Failure {
     match error {
-        ExecuteError::Sql(error) => Failure::new(FailureKind::Sql, error.to_string()),
+        ExecuteError::Sql(error) => Failure {
+            text: error.text,
+            ..Failure::new(FailureKind::Sql, error.message)
+        },
         ExecuteError::Answer(limit) => Failure::new(FailureKind::TooLarge, limit.to_string()),
         ExecuteError::Deadline => crate::node::deadline(deadline),
         // The process is about to end; another voter, or its next start, will do it.

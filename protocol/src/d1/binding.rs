@@ -7,7 +7,10 @@
 //! ```text
 //! {"success":false,"error":"<message>"}
 //! ```
+//!
+//! `exec()` alone looks at every element of an array, to name the line that failed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -33,31 +36,75 @@ pub fn parse_binding(
     Ok(statements)
 }
 
-/// The answer to a binding whose request failed.
+/// The failed element of an answer, or all of the answer.
+#[derive(Clone, Copy, Serialize)]
+struct Failed<'f> {
+    success: bool,
+    error: &'f str,
+}
+
+/// An element that stands for a text before the one that failed. `exec()` adds up the durations.
+#[derive(Clone, Copy, Serialize)]
+struct Before {
+    success: bool,
+    results: [(); 0],
+    meta: NoTime,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct NoTime {
+    duration: u32,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Element<'f> {
+    Before(Before),
+    Failed(Failed<'f>),
+}
+
+/// The answer to a binding whose `query` failed.
 pub fn write_binding_failure(failure: &Failure) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'f> {
-        success: bool,
-        error: &'f str,
-    }
-    let Failure { kind, message, .. } = failure;
-    // Programs for D1 know what to repeat by these words alone: they see neither status nor header.
-    let known = if *kind == FailureKind::Unavailable {
-        Some("Network connection lost.")
-    } else if *kind == FailureKind::Damaged {
-        Some("Internal error in D1 DB storage caused object to be reset.")
-    } else {
-        None
-    };
-    let error = match known {
-        Some(known) => &format!("{known} {message}"),
-        None => message,
-    };
-    let body = Body {
+    let error = &words(failure);
+    let failed = Failed {
         success: false,
         error,
     };
-    serde_json::to_vec(&body).expect("a string into a Vec")
+    serde_json::to_vec(&failed).expect("a string into a Vec")
+}
+
+/// The answer to a binding whose `execute` failed: behind an element for each text before the one that
+/// did. Nothing of those remains, but the binding counts them.
+pub fn write_exec_failure(failure: &Failure) -> Vec<u8> {
+    let Some(count) = failure.text.filter(|count| *count > 0) else {
+        return write_binding_failure(failure);
+    };
+    let before = Before {
+        success: true,
+        results: [],
+        meta: NoTime { duration: 0 },
+    };
+    let error = &words(failure);
+    let failed = Failed {
+        success: false,
+        error,
+    };
+    let before = std::iter::repeat_n(Element::Before(before), count);
+    let elements: Vec<_> = before.chain([Element::Failed(failed)]).collect();
+    serde_json::to_vec(&elements).expect("strings and numbers into a Vec")
+}
+
+/// Programs for D1 know what to repeat by these words alone: they see neither status nor header.
+fn words(failure: &Failure) -> Cow<'_, str> {
+    let Failure { kind, message, .. } = failure;
+    let known = if *kind == FailureKind::Unavailable {
+        "Network connection lost."
+    } else if *kind == FailureKind::Damaged {
+        "Internal error in D1 DB storage caused object to be reset."
+    } else {
+        return Cow::Borrowed(message);
+    };
+    Cow::Owned(format!("{known} {message}"))
 }
 
 struct BodySeed<'c>(&'c mut Context);

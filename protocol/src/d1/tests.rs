@@ -394,3 +394,19 @@ fn only_what_is_safe_to_repeat_has_the_words_that_programs_repeat_for() {
         assert_eq!(invites, safe, "{kind:?}");
     }
 }
+
+#[test]
+fn exec_learns_which_text_failed_from_the_elements_before() {
+    let answer = |text| {
+        let failure = crate::Failure {
+            text,
+            ..crate::Failure::new(FailureKind::Sql, "why")
+        };
+        serde_json::from_slice::<Json>(&write_exec_failure(&failure)).unwrap()
+    };
+    let failed = json!({ "success": false, "error": "why" });
+    assert_eq!(answer(None), failed);
+    assert_eq!(answer(Some(0)), failed);
+    let before = json!({ "success": true, "results": [], "meta": { "duration": 0 } });
+    assert_eq!(answer(Some(2)), json!([before, before, failed]));
+}
