@@ -18,6 +18,7 @@ mod operator;
 mod same_files;
 mod sessions;
 mod sqlite3;
+mod transfer;
 
 /// The `tidemark` program as cargo built it for these tests.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark-node");
