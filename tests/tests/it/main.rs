@@ -13,6 +13,7 @@ mod faults;
 mod first_steps;
 mod kill;
 mod members;
+mod openapi;
 mod read_replication;
 mod operator;
 mod same_files;

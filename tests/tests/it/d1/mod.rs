@@ -1,6 +1,11 @@
-//! D1's own tools and Workers, from npm, before a cluster.
+//! D1's own tools, clients and Workers, from npm and PyPI, before a cluster.
 
 mod npm;
 pub(crate) mod program;
+pub(crate) mod python;
+mod sdk;
+mod sdk_python;
+mod sdk_typescript;
+pub(crate) mod tools;
 mod worker;
 mod wrangler;

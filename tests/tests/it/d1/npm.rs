@@ -1,6 +1,6 @@
 //! Programs from npm, each at the version that a test names, in a cache beside cargo's.
 //!
-//! Where npm is not installed, or its registry out of reach, tests say so and are skipped.
+//! Where npm is not installed, or its registry out of reach, tests say so and are skipped, but not on a gate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::program::{self, Ran};
+use super::tools::skipped;
 
 /// Installations under way: one at a time in this process.
 static INSTALLING: Mutex<()> = Mutex::const_new(());
@@ -49,7 +50,7 @@ pub(crate) async fn package(name: &str, version: &str) -> Option<PathBuf> {
         Ok(ran) => format!("{ran:?}"),
         Err(error) => error.to_string(),
     };
-    eprintln!("skipped: npm cannot install {name}@{version}: {why}");
+    skipped(&format!("npm cannot install {name}@{version}: {why}"));
     None
 }
 
@@ -81,7 +82,7 @@ pub(crate) async fn workerd(version: &str) -> Option<PathBuf> {
     let mut programs = platforms.map(|platform| platform.path().join("bin/workerd"));
     let program = programs.find(|program| program.exists());
     if program.is_none() {
-        eprintln!("skipped: workerd {version} is not made for this platform");
+        skipped(&format!("workerd {version} is not made for this platform"));
     }
     program
 }
