@@ -53,6 +53,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Bounds of SQL statements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SqlLimits {
+    /// About those of SQLite
+    #[default]
+    Sqlite,
+    /// Those of Cloudflare's D1, for trying what is meant to run there
+    D1,
+}
+
 /// Everything a node is told at its start.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Config {
@@ -104,6 +115,8 @@ pub(crate) struct Config {
     pub(crate) page_cache_bytes: u64,
     /// Reader connections of each database at most. Reads beyond wait for one.
     pub(crate) readers: usize,
+    /// Bounds of SQL statements: parameters, columns, lengths and so on.
+    pub(crate) sql_limits: SqlLimits,
     /// Rows of one answer at most. A larger one fails.
     pub(crate) answer_rows: u64,
     /// Bytes of one answer at most. A larger one fails.
@@ -146,6 +159,7 @@ impl Default for Config {
             checkpoint_every_bytes: tidemark_primary::PERSIST_EVERY_BYTES,
             page_cache_bytes: u64::from(engine.cache_kib) << 10,
             readers: engine.readers_max,
+            sql_limits: SqlLimits::default(),
             answer_rows: answer.rows_max,
             answer_bytes: answer.bytes_max as u64,
             import_bytes: spool.import_bytes_max,
@@ -459,6 +473,10 @@ impl Config {
         tidemark_engine::Options {
             cache_kib,
             readers_max: self.readers,
+            limits: match self.sql_limits {
+                SqlLimits::Sqlite => tidemark_engine::Limits::default(),
+                SqlLimits::D1 => tidemark_engine::Limits::strict_d1(),
+            },
             ..Default::default()
         }
     }

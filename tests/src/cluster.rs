@@ -59,6 +59,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a primary and a replica per place, and waits until all are ready.
     pub async fn start(program: &str, places: &[Place]) -> Self {
+        Self::told(program, places, &[]).await
+    }
+
+    /// The same, with these words on every node's command line.
+    pub async fn told(program: &str, places: &[Place], words: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tidemark-test-")
             .tempdir()
@@ -66,8 +71,11 @@ impl Cluster {
         let program = Path::new(program);
         let home = |region: &str| directory.path().join(region);
         let arguments = |role: &str, region: &str| {
-            let words = [role, "--region", region, "--cluster-secret", CLUSTER_SECRET];
-            words.map(str::to_owned).to_vec()
+            let own = [role, "--region", region, "--cluster-secret", CLUSTER_SECRET];
+            own.iter()
+                .chain(words)
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
         };
         let primary = Node::new(
             "primary",

@@ -13,7 +13,7 @@ use tidemark_protocol::Region;
 use super::quantity::{Period, Size};
 use super::secret::Secret;
 use super::voter::{GivenId, Voter};
-use super::{Config, LogFormat};
+use super::{Config, LogFormat, SqlLimits};
 
 /// Settings that one source gives. What it does not give is left to the next.
 #[derive(Clone, Default, Debug, clap::Args, Deserialize)]
@@ -144,6 +144,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_READERS", value_name = "COUNT")]
     pub(crate) readers: Option<usize>,
 
+    /// Bounds of SQL statements: parameters, columns, lengths and so on [default: sqlite]
+    #[arg(long, env = "TIDEMARK_SQL_LIMITS", value_name = "PROFILE")]
+    pub(crate) sql_limits: Option<SqlLimits>,
+
     /// Rows of one answer at most [default: 1000000]
     #[arg(long, env = "TIDEMARK_ANSWER_ROWS", value_name = "COUNT")]
     pub(crate) answer_rows: Option<u64>,
@@ -193,6 +197,7 @@ impl Settings {
             checkpoint_every,
             page_cache,
             readers,
+            sql_limits,
             answer_rows,
             answer_size,
             import_size,
@@ -222,6 +227,7 @@ impl Settings {
         overwrite(&mut config.checkpoint_every_bytes, checkpoint_every);
         overwrite(&mut config.page_cache_bytes, page_cache);
         overwrite(&mut config.readers, readers);
+        overwrite(&mut config.sql_limits, sql_limits);
         overwrite(&mut config.answer_rows, answer_rows);
         overwrite(&mut config.answer_bytes, answer_size);
         overwrite(&mut config.import_bytes, import_size);

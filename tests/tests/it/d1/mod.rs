@@ -1,6 +1,7 @@
 //! D1's own tools, clients and Workers, from npm and PyPI, before a cluster.
 
 mod npm;
+mod oracle;
 pub(crate) mod program;
 pub(crate) mod python;
 mod sdk;

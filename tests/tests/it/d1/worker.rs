@@ -13,20 +13,25 @@ use super::npm;
 use super::program::Group;
 use crate::PROGRAM;
 
-const WORKERD: &str = "1.20261117.1";
+pub(super) const WORKERD: &str = "1.20261117.1";
 /// The database that the configuration names.
 const DATABASE: &str = "sample";
 
 /// A running workerd.
-struct Worker {
+pub(super) struct Worker {
     process: Group,
     log: PathBuf,
-    api: Api,
+    pub(super) api: Api,
 }
 
 impl Worker {
     /// Serves the configuration `arguments` name, with logs and whatever it keeps in `directory`.
-    async fn start(program: &Path, directory: &Path, port: u16, arguments: &[String]) -> Self {
+    pub(super) async fn start(
+        program: &Path,
+        directory: &Path,
+        port: u16,
+        arguments: &[String],
+    ) -> Self {
         let log = directory.join(format!("log-{port}"));
         let output = File::create(&log).expect("make workerd's log");
         let mut command = Command::new(program);
