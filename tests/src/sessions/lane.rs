@@ -22,6 +22,8 @@ const IMPATIENCE: [(&str, &str); 2] = [
     ("tidemark-deadline", "200ms"),
     ("tidemark-on-miss", "error"),
 ];
+/// What all others allow: several round trips on the longest way, and not for ever when nothing flows.
+const PATIENCE: [(&str, &str); 1] = [("tidemark-deadline", "2s")];
 
 /// A client that does one thing at a time, in a session that may have others.
 pub(super) struct Lane {
@@ -65,7 +67,7 @@ impl Lane {
         let invoked = self.recorder.now();
         let (token, _) = self.token.now();
         let told = door
-            .ask(node, (INSERT, &[value]), &["place"], (&token, &[]))
+            .ask(node, (INSERT, &[value]), &["place"], (&token, &PATIENCE))
             .await;
         let fate = match told {
             Ok(told) => {
@@ -101,7 +103,7 @@ impl Lane {
 
     async fn read(&mut self, door: Door, node: &Api) {
         let impatient = door == Door::Rest && self.random.u32(..IMPATIENT) == 0;
-        let more: &[(&str, &str)] = if impatient { &IMPATIENCE } else { &[] };
+        let more: &[(&str, &str)] = if impatient { &IMPATIENCE } else { &PATIENCE };
         let invoked = self.recorder.now();
         let (token, asked) = self.token.now();
         let told = door
