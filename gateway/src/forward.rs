@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -45,6 +45,7 @@ use crate::transfer::forwarded_host;
 const FORWARDED_BY: HeaderName = HeaderName::from_static(headers::FORWARDED_BY);
 const REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
 const DEADLINE: HeaderName = HeaderName::from_static(headers::DEADLINE);
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// How long a connection may take to come about: a few round trips around the world.
@@ -242,6 +243,9 @@ impl Forwarder {
         let mut out = end_to_end(came);
         out.remove(HOST);
         out.remove(CONTENT_LENGTH);
+        // The page of a browser was let in here: to the other node, whose page it is not, it would be a stranger.
+        out.remove(ORIGIN);
+        out.remove(SEC_FETCH_SITE);
         let request = request.unwrap_or_else(|| self.made_up());
         let plain = |text: String| HeaderValue::try_from(text).expect("plain ASCII");
         out.insert(REQUEST_ID, plain(request.to_string()));

@@ -9,7 +9,7 @@ import { $, el, svg } from "./dom.js";
 import { counted, time } from "./format.js";
 
 /** On which side of a place its name fits. */
-const SIDES = { WNAM: "under", ENAM: "south", WEUR: "south", EEUR: "east", OC: "west" };
+const SIDES = { WNAM: "under", ENAM: "south", WEUR: "south", EEUR: "east", OC: "south" };
 /** Commits are shown on their way this much slower than they go. */
 const SLOWER = 8;
 const PULSE_MS = [350, 5000];
@@ -28,8 +28,7 @@ const picture = svg(
 );
 const stations = el("div.stations", { "aria-hidden": "true" });
 chart.append(
-  picture,
-  stations,
+  el("div.world", {}, picture, stations),
   el(
     "p.legend",
     { "aria-hidden": "true" },

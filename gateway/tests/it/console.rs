@@ -5,7 +5,7 @@ use tidemark_protocol::node::Role;
 use tokio::net::TcpListener;
 
 use crate::double::Double;
-use crate::server::Server;
+use crate::server::{DATABASES, Server};
 
 const MAP: &str = "/tidemark/v1/cluster";
 
@@ -116,4 +116,20 @@ async fn map_is_drawn_by_the_node_that_leads_or_else_here() {
         Some("APAC/replica/00000000000000b2")
     );
     assert_eq!(got.status, 200);
+}
+
+#[tokio::test]
+async fn page_of_a_replica_may_write_without_tokens_and_pages_of_others_may_not() {
+    let primary = Server::start(Double::leading()).await;
+    let replica = replica_of(&primary.base).await;
+    let from = async |origin: &str, site: &str, name: &str| {
+        let body = format!(r#"{{"name":"{name}"}}"#);
+        let ask = replica.post(DATABASES, body).header("origin", origin);
+        ask.header("sec-fetch-site", site).send().await
+    };
+    let own = from(&replica.base, "same-origin", "harbour").await;
+    assert_eq!(own.result()["name"], "harbour");
+    let other = from("http://elsewhere.example", "cross-site", "wreck").await;
+    assert_eq!(other.status, 403);
+    assert_eq!(primary.node.created().len(), 1);
 }
