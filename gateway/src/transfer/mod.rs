@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidemark_protocol::{DatabaseId, Failure, FailureKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::export::ExportFile;
@@ -49,6 +49,8 @@ pub use self::spool::{Spool, SpoolConfig};
 
 /// Imports and exports that run at a time, over all databases: each import has its whole file in memory.
 const RUNNING_MAX: usize = 4;
+/// Files that come in at a time: each has a megabyte in memory.
+const RECEIVED_MAX: usize = 64;
 /// How long an answer is held back for the end to come: D1's clients ask again at once.
 const HOLD: Duration = Duration::from_secs(1);
 /// Longest that an import or an export may take.
@@ -59,6 +61,7 @@ pub(crate) struct Transfers {
     /// None: the node was given no place for files.
     spool: Option<Arc<Spool>>,
     running: Arc<Semaphore>,
+    received: Semaphore,
     state: Mutex<State>,
     /// Something ended.
     ended: watch::Sender<()>,
@@ -76,6 +79,7 @@ impl Transfers {
         Arc::new(Self {
             spool,
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
+            received: Semaphore::new(RECEIVED_MAX),
             state: Mutex::default(),
             ended: watch::Sender::new(()),
         })
@@ -100,6 +104,15 @@ impl Transfers {
             let text = format!(
                 "{RUNNING_MAX} imports and exports are running on this node, which is the limit"
             );
+            Failure::new(FailureKind::Overloaded, text).retry_after(HOLD)
+        })
+    }
+
+    /// A place among files that come in.
+    fn receive(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.received.try_acquire().map_err(|_| {
+            let text =
+                format!("{RECEIVED_MAX} files are coming in to this node, which is the limit");
             Failure::new(FailureKind::Overloaded, text).retry_after(HOLD)
         })
     }

@@ -88,6 +88,7 @@ async fn take<N: Node>(
     body: Body,
 ) -> Result<Response, Failure> {
     let transfers = &gateway.transfers;
+    let _place = transfers.receive()?;
     let file = received(Arc::clone(transfers.spool()?), place.etag, head, body).await?;
     let upload = Upload {
         file,

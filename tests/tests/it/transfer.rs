@@ -79,6 +79,12 @@ impl Tool {
     }
 
     async fn import(&self, database: &str, text: &str) -> Value {
+        let first = self.begin_import(database, text).await;
+        self.complete(database, "import", first).await
+    }
+
+    /// What is told of an import within its first second.
+    async fn begin_import(&self, database: &str, text: &str) -> Value {
         let hash: [u8; 16] = Md5::digest(text).into();
         let etag = format!("{:032x}", u128::from_be_bytes(hash));
         let init = json!({ "action": "init", "etag": etag });
@@ -89,8 +95,7 @@ impl Tool {
         assert_eq!(put.status, 200, "{}", put.text);
         let filename = &invited["filename"];
         let ingest = json!({ "action": "ingest", "etag": etag, "filename": filename });
-        let first = self.ask(database, "import", ingest).await;
-        self.complete(database, "import", first).await
+        self.ask(database, "import", ingest).await
     }
 
     async fn export(&self, database: &str) -> String {
@@ -322,4 +327,31 @@ async fn file_goes_in_and_dump_comes_out_while_readers_read_and_a_writer_writes(
         let [want, got] = [&from_file, &from_dump].map(|db| sqlite3::run(db, &[], ".dump big"));
         assert!(got == want, "sqlite3 has another table from the dump");
     }
+}
+
+/// Statements that take longer than the test does, the second of them.
+const ENDLESS: &str = "CREATE TABLE half (a); INSERT INTO half \
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1e12) SELECT max(i) FROM n;";
+
+/// An import is in the memory of the node that leads: its successor knows nothing of it, and has nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn import_whose_leader_dies_leaves_nothing_and_may_be_done_again() {
+    let mut cell = Cell::start(PROGRAM).await;
+    let leader = cell.leader().await;
+    let tool = Tool::at(&cell.voters[(leader + 1) % cell.voters.len()]);
+    tool.api.create("shop").await;
+    let begun = tool.begin_import("shop", ENDLESS).await;
+    assert_eq!(begun["status"], "active", "{begun}");
+    cell.voters[leader].kill();
+    cell.successor(leader).await;
+    let poll = json!({ "action": "poll", "current_bookmark": begun["at_bookmark"] });
+    let told = tool.ask("shop", "import", poll).await;
+    assert_eq!(told["success"], false, "{told}");
+    assert_eq!(told["error"], "Not currently importing anything.");
+    let left = "SELECT count(*) AS n FROM sqlite_schema WHERE name = 'half'";
+    let left = tool.api.query("shop", left).ok().await;
+    assert_eq!(left.rows(), &[json!({ "n": 0 })]);
+    let again = "CREATE TABLE half (a); INSERT INTO half VALUES (1);";
+    let done = tool.import("shop", again).await;
+    assert_eq!(done["num_queries"], 2);
 }
