@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tidemark_deploy::Link;
+use tidemark_deploy::{Direction, Link};
 use tidemark_tests::{Lagging, Meddled, Meddler, Seed, Sessions, wait};
 
 use crate::PROGRAM;
@@ -33,7 +33,7 @@ const SEEN_MIN: usize = 20;
 enum Trouble {
     /// It is longer or shorter, and less steady, from now on.
     Change,
-    /// Nothing flows for a while.
+    /// Nothing flows for a while, in either direction or in one.
     Pause,
     /// Every connection breaks.
     Sever,
@@ -56,7 +56,10 @@ impl Trouble {
         let way = &cluster.ways[at];
         match self {
             Self::Change => way.relay.set_link(some_link(random)),
-            Self::Pause => way.relay.cut_both(),
+            Self::Pause => match random.choice([Direction::ToTarget, Direction::FromTarget]) {
+                Some(direction) if random.bool() => way.relay.cut(direction),
+                _ => way.relay.cut_both(),
+            },
             Self::Sever => way.meddler.sever(),
             Self::Overtake => {
                 let before = way.meddler.streams();
