@@ -199,6 +199,7 @@ impl Primary {
             recent,
             followers: Arc::clone(&followers),
             serving: serving.subscribe(),
+            consensus: consensus.clone(),
             environment: environment.clone(),
             heartbeat: config.heartbeat,
             stop: stop.clone(),

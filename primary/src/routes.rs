@@ -11,8 +11,8 @@ use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tidemark_protocol::headers::{ADVERTISED, LEADER};
-use tidemark_protocol::stream::{ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
+use tidemark_protocol::headers::{ADVERTISED, LEADER, STREAM};
+use tidemark_protocol::stream::{ASKS, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use tokio::time::timeout;
 
 use crate::append_socket::{self, APPEND_PATH};
@@ -61,10 +61,14 @@ async fn stream(
             let ship = Arc::clone(&primary.ship);
             let url = headers.get(ADVERTISED).and_then(|url| url.to_str().ok());
             let url = url.map(str::to_owned);
-            upgrade
+            let mut response = upgrade
                 .max_message_size(FOLLOWER_MESSAGE_BYTES_MAX)
                 .max_frame_size(FOLLOWER_MESSAGE_BYTES_MAX)
-                .on_upgrade(move |socket| session::serve(ship, url, socket))
+                .on_upgrade(move |socket| session::serve(ship, url, socket));
+            let understood = HeaderValue::from_static(ASKS);
+            let name = HeaderName::from_static(STREAM);
+            response.headers_mut().insert(name, understood);
+            response
         }
         Err(rejection) => rejection.into_response(),
     }

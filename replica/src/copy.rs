@@ -30,6 +30,7 @@ use crate::applier::{Appetite, Applier};
 use crate::metrics::DatabaseMeter;
 use crate::outbox::Outbox;
 use crate::site::Site;
+use crate::soundings::{Mark, Sight};
 use crate::standing::{Condition, Standing};
 
 /// Most transactions applied as one.
@@ -121,6 +122,8 @@ struct Inbox {
     released: bool,
     /// Whether a job is posted or running.
     scheduled: bool,
+    /// What went through here.
+    mark: Mark,
 }
 
 impl Copy {
@@ -260,6 +263,12 @@ impl Copy {
     /// Hands something to the strand.
     pub(crate) fn feed(self: &Arc<Self>, item: Item) {
         let mut inbox = self.inbox();
+        match &item {
+            Item::Transaction(transaction, _) => inbox.mark.received(transaction.header().next),
+            Item::ImageBegin(position, _) => inbox.mark.image(*position),
+            Item::NeedHashes(..) | Item::Dropped => inbox.mark.interrupted(),
+            _ => {}
+        }
         if matches!(item, Item::Released) {
             inbox.released = true;
         } else {
@@ -277,6 +286,9 @@ impl Copy {
         if let (Some(meter), Some(position)) = (&self.meter, position) {
             meter.set(position);
         }
+        if let Some(position) = position {
+            self.inbox().mark.applied(position);
+        }
         let next = Standing {
             position,
             condition,
@@ -286,6 +298,27 @@ impl Copy {
             *standing = next;
             changed
         });
+    }
+
+    /// Asks the source for this database, and notes when. `gap`: what it has lies behind an image.
+    pub(crate) fn ask_to_follow(&self, outbox: &Outbox, gap: bool, ask: impl FnOnce()) {
+        let proof = self.site.soundings.proof();
+        let standing = self.stands();
+        self.inbox().mark.restart(&standing, proof, gap);
+        ask();
+        self.inbox().mark.followed(outbox.number());
+    }
+
+    /// The source begins something else than transactions, which may have to wait before it is fed.
+    pub(crate) fn interrupted(&self) {
+        self.inbox().mark.interrupted();
+    }
+
+    /// What is known of how old the copy is.
+    pub(crate) fn sight(&self) -> Sight {
+        let proof = self.site.soundings.proof(); // before anything else: see there
+        let mut inbox = self.inbox();
+        self.stands_so(|standing| inbox.mark.sight(standing, proof))
     }
 
     /// Lets reads have the database.

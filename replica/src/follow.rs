@@ -12,6 +12,7 @@
 //! The term fences: once a newer leadership was seen, nothing of an older one is applied, not even after
 //! a restart.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tidemark_protocol::headers::ADVERTISED;
 use tidemark_protocol::stream::{
-    ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage,
+    ASKS, ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage,
 };
-use tidemark_protocol::{DatabaseId, PAGE_SIZE, Term};
+use tidemark_protocol::{DatabaseId, PAGE_SIZE, Term, headers};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -39,6 +40,7 @@ use crate::lost::Lost;
 use crate::node::SUCCESSOR_WAIT;
 use crate::outbox::Outbox;
 use crate::progress::{Counted, Progress};
+use crate::soundings::ASK_EVERY;
 
 /// Shortest and longest time between heartbeats that a source may announce.
 const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -135,6 +137,15 @@ impl Follower {
             lost = self.read(stream, &outbox, (silence_max, read), backoff) => lost,
             lost = write(sink, &outbox, silence_max, &written) => lost,
             complaint = outbox.broken() => Lost::Protocol { complaint },
+            never = self.ask() => match never {},
+        }
+    }
+
+    /// Asks the source time and again whether everything is here.
+    async fn ask(&self) -> Infallible {
+        loop {
+            self.core.site.soundings.ask();
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
@@ -166,9 +177,12 @@ impl Follower {
             .max_message_size(message_bytes_max)
             .max_frame_size(message_bytes_max);
         let handshake = tokio_tungstenite::client_async_with_config(request, io, Some(limits));
-        let (mut socket, _) = timeout(wait, handshake)
+        let (mut socket, answer) = timeout(wait, handshake)
             .await
             .map_err(slow("the handshake"))??;
+
+        let asks = answer.headers().get(headers::STREAM);
+        let asks = asks.is_some_and(|understood| understood == ASKS);
 
         let hello = FollowerMessage::Hello {
             node: core.config.node,
@@ -199,6 +213,9 @@ impl Follower {
         let outbox = Arc::new(Outbox::new(self.connections));
         core.heartbeat.heard();
         core.connected(&outbox, region);
+        if asks {
+            core.site.soundings.begin(&outbox);
+        }
         Ok(Welcomed {
             socket,
             outbox,
@@ -283,7 +300,10 @@ impl Follower {
                 outbox.echo(stamp);
                 backoff.reset(); // it has lived for a while
             }
-            SourceMessage::Current { term, .. } => self.see(term).await?,
+            SourceMessage::Current { stamp, term } => {
+                self.see(term).await?;
+                self.core.site.soundings.answered(stamp);
+            }
             SourceMessage::Welcome { .. } => {
                 return Err(Lost::Protocol {
                     complaint: "a second welcome".to_owned(),
@@ -306,6 +326,7 @@ impl Follower {
         let Some(copy) = self.core.copy(database) else {
             return;
         };
+        copy.interrupted();
         let places = Arc::clone(&self.core.site.resyncs);
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             copy.feed(Item::NeedHashes(outbox.number(), place));
@@ -342,6 +363,7 @@ struct Down<'a> {
 impl Drop for Down<'_> {
     fn drop(&mut self) {
         self.outbox.end();
+        self.core.site.soundings.end();
         self.core.disconnected(self.outbox);
     }
 }

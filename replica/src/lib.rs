@@ -37,6 +37,7 @@ mod read;
 mod replica;
 mod resync;
 mod site;
+mod soundings;
 mod sources;
 mod standing;
 mod term_file;

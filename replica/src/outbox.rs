@@ -2,7 +2,7 @@
 //!
 //! Strands put messages in without waiting, the connection's writer takes them out. Every part is
 //! bounded by what it describes: confirmations by the number of databases (a newer one replaces an
-//! older), echoes by one, controls by a few per database, hash lists by the number of databases that
+//! older), echoes and questions by one, controls by a few per database, hash lists by the number of databases that
 //! may resynchronise at once.
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +29,8 @@ pub(crate) struct Outbox {
 struct Waiting {
     echo: Option<u64>,
     controls: VecDeque<FollowerMessage>,
+    /// The newest question. Behind the controls, which it is about.
+    ask: Option<u64>,
     hashes: VecDeque<HashList>,
     confirmations: HashMap<DatabaseId, Position>,
     /// The first complaint: why the connection must end.
@@ -91,6 +93,11 @@ impl Outbox {
         self.put(|waiting| waiting.echo = Some(stamp));
     }
 
+    /// Asks whether everything is here, of the databases that the source was asked for before.
+    pub(crate) fn ask(&self, stamp: u64) {
+        self.put(|waiting| waiting.ask = Some(stamp));
+    }
+
     /// The source broke the protocol: the connection must end.
     pub(crate) fn complain(&self, complaint: impl Into<String>) {
         self.lock()
@@ -128,6 +135,9 @@ impl Outbox {
         }
         if let Some(message) = waiting.controls.pop_front() {
             return Some(message);
+        }
+        if let Some(stamp) = waiting.ask.take() {
+            return Some(FollowerMessage::Ask { stamp });
         }
         if let Some(list) = waiting.hashes.front_mut() {
             let message = list.next();

@@ -1,8 +1,9 @@
 //! The path of one read.
 //!
 //! 1. The contract: what only the primary may answer is handed on.
-//! 2. The bookmark is verified, and the copy watched until it has reached it ([`judge`]), within a part
-//!    of the request's deadline.
+//! 2. The bookmark is verified, and the copy watched until it has reached it and is proved to be as fresh as
+//!    asked for ([`judge`]), within a part of the request's deadline, and for as long as waiting is expected to be
+//!    shorter than the trip to the primary.
 //! 3. The statements run here on one snapshot: first where the request stands with a small budget of
 //!    steps, which is enough for point reads; else on a SQL thread.
 //! 4. The answer names the exact state that was read, and a session never gets less than its bookmark.
@@ -23,15 +24,17 @@ use tidemark_protocol::{
     Bookmark, BookmarkError, DatabaseId, Delivered, Execute, Executed, Failure, FailureKind,
     Freshness, OnMiss, Position, ReadContract, Rules, Statement, Why,
 };
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
 use crate::node::SUCCESSOR_WAIT;
-use crate::wait::{Miss, Verdict, judge, shortfall};
+use crate::wait::{Miss, Outlook, Verdict, Wish, judge, shortfall};
 
 /// Longest wait for a free reader on a thread that must not block.
 const INLINE_WAIT: Duration = Duration::from_micros(500);
+/// How often a read that waits looks whether that is still worth it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// One read on its way.
 struct Read<'a> {
@@ -41,12 +44,15 @@ struct Read<'a> {
     request: Execute,
     /// The least state to be read.
     wanted: Option<Position>,
+    begun: Instant,
     deadline: Instant,
+    delivered: Delivered,
 }
 
 /// Answers a request, or says that the primary should.
 pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, Failure> {
-    let deadline = Instant::now() + request.deadline;
+    let begun = Instant::now();
+    let deadline = begun + request.deadline;
     let leaders = matches!(
         request.read,
         ReadContract::Primary | ReadContract::FirstPrimary
@@ -89,7 +95,9 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
         copy,
         request,
         wanted,
+        begun,
         deadline,
+        delivered: Delivered::default(),
     }
     .run()
     .await
@@ -102,14 +110,14 @@ fn forward(core: &Core, why: Why) -> Executed {
 
 impl Read<'_> {
     async fn run(mut self) -> Result<Executed, Failure> {
-        let on_miss = self.request.on_miss;
-        let mut verdict = self
-            .copy
-            .stands_so(|standing| judge(standing, self.wanted, on_miss, true));
+        let mut verdict = self.judge(true);
         loop {
             verdict = match verdict {
                 Verdict::Read => match self.copy.open() {
-                    Some(open) => return self.read(open).await,
+                    Some(open) => {
+                        self.delivered.waited = self.begun.elapsed();
+                        return self.read(open).await;
+                    }
                     // It is being closed this very moment: what comes of that is said next.
                     None => {
                         tokio::task::yield_now().await;
@@ -117,40 +125,92 @@ impl Read<'_> {
                     }
                 },
                 Verdict::Miss(miss) => return self.miss(miss).await,
+                Verdict::Hopeless(_) => {
+                    let took = self.begun.elapsed();
+                    self.core.metrics().wait("hopeless", took);
+                    return Ok(forward(self.core, Why::Predicted));
+                }
                 Verdict::Wait | Verdict::Wake => self.wait().await,
             };
         }
     }
 
-    /// Waits until the copy meets the contract or time is up.
-    async fn wait(&self) -> Verdict {
+    /// What to do now, and how old what could be read now is at most. `patient`: there is time to wait.
+    fn judge(&mut self, patient: bool) -> Verdict {
+        let soundings = &self.core.site.soundings;
+        let sight = self.copy.sight();
+        self.delivered.staleness = sight.complete.map(|at| at.elapsed());
+        let wish = Wish {
+            wanted: self.wanted,
+            bound: match self.request.freshness {
+                Freshness::MaxStaleness(bound) => Some(bound),
+                Freshness::Any | Freshness::Linearizable => None,
+            },
+            staleness: self.delivered.staleness,
+            on_miss: self.request.on_miss,
+        };
+        // Most reads need none.
+        let verdict = |outlook: Option<&Outlook>| {
+            self.copy
+                .stands_so(|standing| judge(standing, &wish, outlook))
+        };
+        let at_once = verdict(patient.then(Outlook::default).as_ref());
+        if !patient || matches!(at_once, Verdict::Read) {
+            return at_once;
+        }
+        let outlook = Outlook {
+            pace: sight.pace,
+            work: sight.work,
+            backlog: sight.backlog,
+            ..soundings.outlook()
+        };
+        verdict(Some(&outlook))
+    }
+
+    /// Waits until the copy meets the contract, or time is up, or what it lacks is not about to come.
+    async fn wait(&mut self) -> Verdict {
         let Execute {
             on_miss, deadline, ..
         } = self.request;
         let until = self.deadline - deadline + on_miss.patience(deadline);
-        let began = Instant::now();
+        let bounded = self.request.freshness != Freshness::Any;
+        let soundings = &self.core.site.soundings;
+        let mut answers = soundings.answers();
         let mut standing = self.copy.standing();
         loop {
-            let verdict = judge(&standing.borrow_and_update(), self.wanted, on_miss, true);
+            standing.borrow_and_update();
+            answers.borrow_and_update();
+            let verdict = self.judge(true);
             match verdict {
                 Verdict::Wait => {}
                 Verdict::Wake => self.copy.feed(Item::Wake),
+                Verdict::Hopeless(_) => return verdict,
                 Verdict::Read | Verdict::Miss(_) => {
                     let met = verdict == Verdict::Read;
                     let outcome = if met { "met" } else { "hopeless" };
-                    self.core.metrics().wait(outcome, began.elapsed());
+                    self.core.metrics().wait(outcome, self.begun.elapsed());
                     return verdict;
                 }
             }
-            match timeout_at(until.into(), standing.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => break,
+            if bounded {
+                soundings.ask_if_none_is_due();
+            }
+            let now = Instant::now();
+            if now >= until {
+                break;
+            }
+            // While nothing happens the outlook gets worse.
+            let look = until.min(now + LOOK_AGAIN);
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() { break },
+                _ = answers.changed() => {}
+                () = sleep_until(look.into()) => {}
             }
         }
-        let verdict = judge(&standing.borrow(), self.wanted, on_miss, false);
+        let verdict = self.judge(false);
         let met = verdict == Verdict::Read;
         let outcome = if met { "met" } else { "missed" };
-        self.core.metrics().wait(outcome, began.elapsed());
+        self.core.metrics().wait(outcome, self.begun.elapsed());
         verdict
     }
 
@@ -161,6 +221,7 @@ impl Read<'_> {
             && let Some(open) = self.copy.awake(self.deadline.into()).await
         {
             self.wanted = None;
+            self.delivered.waited = self.begun.elapsed();
             return self.read(open).await;
         }
         self.refused(miss)
@@ -174,7 +235,7 @@ impl Read<'_> {
         }
         if self.request.on_miss == OnMiss::Forward {
             let why = match miss {
-                Miss::Behind { .. } => Why::Behind,
+                Miss::Behind { .. } | Miss::Old { .. } => Why::Behind,
                 Miss::Lost { .. } => Why::Bookmark,
                 Miss::Unreadable { .. } | Miss::Gone => Why::Unreadable,
             };
@@ -188,6 +249,17 @@ impl Read<'_> {
                 FailureKind::Stale,
                 format!("database {database} is at {reached} on this replica, wanted {wanted}"),
             ),
+            Miss::Old { staleness } => {
+                let known = staleness.map_or_else(
+                    || "for an unknown time".to_owned(),
+                    |staleness| format!("in the last {staleness:?}"),
+                );
+                let wanted = self.request.freshness;
+                let text = format!(
+                    "database {database} may miss on this replica what was committed {known}, wanted {wanted}"
+                );
+                Failure::new(FailureKind::Stale, text)
+            }
             Miss::Lost { reached } => Failure::new(
                 FailureKind::LostBookmark,
                 format!("database {database} is at {reached}, its history does not have {wanted}"),
@@ -243,7 +315,7 @@ impl Read<'_> {
             bookmark: Bookmark::issue(self.catalogue.bookmark_key(), database, position),
             repeated: false,
             tally,
-            delivered: Delivered::default(),
+            delivered: self.delivered,
         }))
     }
 

@@ -22,6 +22,7 @@ use crate::export::EXPORTS_MAX;
 use crate::follow::Follower;
 use crate::metrics::{AtScrape, HeartbeatAge, Metrics};
 use crate::site::Site;
+use crate::soundings::Soundings;
 use crate::sources::Sources;
 use crate::standing::Condition;
 use crate::term_file::TermFile;
@@ -92,6 +93,7 @@ impl Replica {
             threads: Arc::clone(&environment.threads),
             runtime: Handle::current(),
             metrics: Metrics::default(),
+            soundings: Soundings::new(),
             queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             resyncs: Arc::new(Semaphore::new(config.resyncs_max)),

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::soundings::Soundings;
 
 /// What all databases of a node share.
 pub(crate) struct Site {
@@ -19,6 +20,7 @@ pub(crate) struct Site {
     pub(crate) threads: Arc<dyn Threads>,
     pub(crate) runtime: Handle,
     pub(crate) metrics: Metrics,
+    pub(crate) soundings: Soundings,
     /// Bytes that may still be received before something is applied.
     pub(crate) queue_bytes: Arc<Semaphore>,
     /// Places for databases that resynchronise at once.

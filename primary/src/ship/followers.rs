@@ -135,6 +135,11 @@ impl Follower {
         )
     }
 
+    /// The databases with news.
+    pub(crate) fn fresh(&self) -> Vec<DatabaseId> {
+        self.lock().fresh.iter().copied().collect()
+    }
+
     /// Marks a database as having news.
     pub(crate) fn mark(&self, database: DatabaseId) {
         let mut state = self.lock();

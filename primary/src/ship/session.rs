@@ -6,8 +6,15 @@
 //! ```text
 //! confirmed <= sent <= newest in memory             (per database)
 //! ```
+//!
+//! A replica that asks whether it has everything is answered in three steps ([`Question`]): consensus confirms by
+//! the lease that this node leads, after which whatever was committed before is in memory and marked as news;
+//! what of that is not sent yet is sent; then the answer goes out. One question at a time: the next one that is
+//! looked at is the newest.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +31,7 @@ use super::followers::{Follower, Followers};
 use super::image::{self, HashesError, HashesInProgress};
 use super::recent::{After, Recent};
 use crate::cell::Environment;
+use crate::consensus::Consensus;
 use crate::databases::Databases;
 use crate::metrics::Metrics;
 
@@ -35,6 +43,8 @@ const IMAGE_MESSAGES_AHEAD: usize = 4;
 const MESSAGES_AHEAD: usize = 64;
 /// Time for the first message, and for any one message to leave: the largest, on a slow link.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for consensus to confirm the lease.
+const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 /// Heartbeats without an echo after which the replica is taken for gone.
 const ECHOES_MISSED_MAX: u32 = 20;
 
@@ -48,6 +58,7 @@ pub(crate) struct ShipContext {
     pub(crate) followers: Arc<Followers>,
     /// The term in which this node serves as leader.
     pub(crate) serving: watch::Receiver<Option<Term>>,
+    pub(crate) consensus: Consensus,
     pub(crate) environment: Environment,
     pub(crate) heartbeat: Duration,
     pub(crate) stop: CancellationToken,
@@ -120,6 +131,14 @@ enum Sent {
     Image,
 }
 
+/// How far the answer to a replica's question is.
+enum Question {
+    /// Consensus is asked whether this node leads.
+    Confirming(u64, Pin<Box<dyn Future<Output = bool> + Send>>),
+    /// These are to be sent up to here first.
+    Sending(u64, HashMap<DatabaseId, Position>),
+}
+
 struct Session<'a> {
     context: &'a Arc<ShipContext>,
     sink: SplitSink<WebSocket, Message>,
@@ -134,6 +153,9 @@ struct Session<'a> {
     image: Option<(DatabaseId, mpsc::Receiver<SourceMessage>)>,
     /// Where the image on the way leads.
     image_position: Option<Position>,
+    /// The newest question that is not looked at yet.
+    asked: Option<u64>,
+    question: Option<Question>,
     /// Heartbeats sent since the last echo.
     unechoed: u32,
     /// What the stamps of heartbeats count from.
@@ -180,6 +202,8 @@ impl<'a> Session<'a> {
             images: VecDeque::new(),
             image: None,
             image_position: None,
+            asked: None,
+            question: None,
             unechoed: 0,
             started: Instant::now(),
         };
@@ -221,6 +245,7 @@ impl<'a> Session<'a> {
                 }
                 piece = next_piece(&mut self.image) => self.on_image_piece(piece).await?,
                 () = follower.news() => {}
+                leads = confirmed(&mut self.question) => self.on_confirmed(leads),
                 _ = heartbeat.tick() => {
                     let stamp = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                     self.send(&SourceMessage::Heartbeat { stamp, term: self.term }).await?;
@@ -238,7 +263,49 @@ impl<'a> Session<'a> {
                 }
             }
             self.send_news().await?;
+            self.answer_question().await?;
         }
+    }
+
+    /// It is known whether this node led when it looked.
+    fn on_confirmed(&mut self, leads: bool) {
+        let Some(Question::Confirming(stamp, _)) = self.question.take() else {
+            return;
+        };
+        if !leads {
+            return; // the replica asks again
+        }
+        let missing = self.follower.fresh().into_iter().filter_map(|database| {
+            let newest = self.context.recent.newest(database)?;
+            Some((database, newest))
+        });
+        self.question = Some(Question::Sending(stamp, missing.collect()));
+    }
+
+    /// Says that everything was sent, if it was, and looks at the next question.
+    async fn answer_question(&mut self) -> Result<(), SessionError> {
+        if let Some(Question::Sending(stamp, missing)) = &mut self.question {
+            // What is sent as an image was announced as such.
+            missing.retain(|database, newest| {
+                matches!(self.sent.get(database), Some(Sent::UpTo(at)) if !at.reached(newest))
+            });
+            if missing.is_empty() {
+                let (stamp, term) = (*stamp, self.term);
+                self.question = None;
+                self.send(&SourceMessage::Current { stamp, term }).await?;
+            }
+        }
+        if self.question.is_none()
+            && let Some(stamp) = self.asked.take()
+        {
+            let (consensus, term) = (self.context.consensus.clone(), self.term);
+            let confirm = async move {
+                let confirmed = consensus.confirm_by_lease(CONFIRM_WAIT).await;
+                confirmed.is_ok() && consensus.fence().holds(term)
+            };
+            self.question = Some(Question::Confirming(stamp, Box::pin(confirm)));
+        }
+        Ok(())
     }
 
     async fn on_message(&mut self, message: FollowerMessage) -> Result<(), SessionError> {
@@ -269,7 +336,7 @@ impl<'a> Session<'a> {
                     self.follower.confirmed(database, position);
                 }
             }
-            FollowerMessage::Ask { .. } => {}
+            FollowerMessage::Ask { stamp } => self.asked = Some(stamp),
             FollowerMessage::Echo { stamp } => {
                 self.unechoed = 0;
                 let sent = Duration::from_micros(stamp);
@@ -440,6 +507,14 @@ fn finish(
             what: "take a message",
             limit: PATIENCE,
         }),
+    }
+}
+
+/// What consensus says to the question that it was asked.
+async fn confirmed(question: &mut Option<Question>) -> bool {
+    match question {
+        Some(Question::Confirming(_, confirm)) => confirm.await,
+        Some(Question::Sending(..)) | None => std::future::pending().await,
     }
 }
 

@@ -50,9 +50,11 @@ impl Applier {
         if position.is_none() && self.damaged.is_none() {
             return; // not open yet
         }
-        outbox.control(FollowerMessage::Follow {
-            database: self.id,
-            position,
+        copy.ask_to_follow(outbox, position.is_none(), || {
+            outbox.control(FollowerMessage::Follow {
+                database: self.id,
+                position,
+            });
         });
         let (feed, condition) = match position {
             Some(_) => (Feed::Following, Condition::Following),

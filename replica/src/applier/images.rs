@@ -18,10 +18,12 @@ impl Applier {
     pub(super) fn ask_for_resync(&mut self, copy: &Arc<Copy>) {
         let database = self.id;
         if let Some(outbox) = &self.outbox {
-            outbox.control(FollowerMessage::Unfollow { database });
-            outbox.control(FollowerMessage::Follow {
-                database,
-                position: None,
+            copy.ask_to_follow(outbox, true, || {
+                outbox.control(FollowerMessage::Unfollow { database });
+                outbox.control(FollowerMessage::Follow {
+                    database,
+                    position: None,
+                });
             });
             self.feed = Feed::Asked;
             self.publish(copy, Condition::Catching);

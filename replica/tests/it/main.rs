@@ -2,6 +2,7 @@
 //! from real databases.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_debug_implementations)]
 
+mod contracts;
 mod faults;
 mod finding;
 mod following;

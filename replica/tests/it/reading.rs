@@ -18,7 +18,8 @@ async fn bookmark_ahead_is_waited_for() {
     world
         .source
         .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
-    let waiting = at_least("SELECT v FROM t", world.source.bookmark(DB));
+    let mut waiting = at_least("SELECT v FROM t", world.source.bookmark(DB));
+    waiting.on_miss = OnMiss::Error;
     let (value, ()) = tokio::join!(world.value(waiting), async {
         world
             .eventually("nothing yet", async || {
@@ -36,7 +37,11 @@ async fn bookmark_ahead_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bookmark_missed_follows_the_rule_of_the_request() {
-    let world = World::new().await;
+    let mut world = World::without_replica().await;
+    // Then nothing tells how late the stream is.
+    world.source.state().asks = false;
+    world.start().await;
+    world.caught_up(DB).await;
     world.source.pause();
     let reached = world.source.position(DB);
     let wanted = world

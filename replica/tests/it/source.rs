@@ -12,8 +12,9 @@ use tidemark_engine::{
     CheckpointMode, Control, Database, Opened, Options, Owner, Stamp, page_hash,
 };
 use tidemark_protocol::catalogue::{self, BOOKMARK_KEY, CatalogueReader, PRIMARY_REGION};
+use tidemark_protocol::headers::STREAM;
 use tidemark_protocol::stream::{
-    FollowerMessage, PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage,
+    ASKS, FollowerMessage, PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage,
 };
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, NodeId, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::PATIENCE;
@@ -45,8 +47,12 @@ pub struct State {
     pub term: Term,
     /// Whether committed transactions are shipped.
     pub shipping: bool,
-    /// Whether heartbeats are sent.
+    /// Whether it gives signs of life: heartbeats, and answers to questions.
     pub beating: bool,
+    /// Whether questions are understood. Answers come behind what is shipped, as from a real source.
+    pub asks: bool,
+    /// How long everything is on its way to the replica.
+    pub latency: Duration,
     /// Pages of an image after which nothing more comes.
     pub image_pages_max: Option<usize>,
     /// What the next transaction message becomes on its way.
@@ -86,11 +92,19 @@ struct Origin {
 }
 
 struct Connection {
-    out: mpsc::UnboundedSender<Bytes>,
+    out: mpsc::UnboundedSender<(Instant, Bytes)>,
+    /// The newest question.
+    asked: Option<u64>,
     /// Per database followed: the next transaction of the history to ship.
     following: HashMap<DatabaseId, usize>,
     hashes: HashMap<DatabaseId, Vec<u64>>,
     end: CancellationToken,
+}
+
+impl Connection {
+    fn send(&self, bytes: Bytes) {
+        let _ = self.out.send((Instant::now(), bytes)); // the connection may have ended
+    }
 }
 
 impl Source {
@@ -105,6 +119,8 @@ impl Source {
                 term: Term(1),
                 shipping: true,
                 beating: true,
+                asks: true,
+                latency: Duration::ZERO,
                 image_pages_max: None,
                 tamper: None,
                 seen: Seen::default(),
@@ -266,6 +282,11 @@ impl Source {
         state.ship();
     }
 
+    /// Ships one held back transaction of each database.
+    pub fn trickle(&self) {
+        self.state().ship_up_to(1);
+    }
+
     /// Holds transactions back.
     pub fn pause(&self) {
         self.state().shipping = false;
@@ -289,7 +310,7 @@ impl Source {
 
     pub fn send(&self, message: &SourceMessage) {
         for connection in self.state().connections.values() {
-            let _ = connection.out.send(message.encode());
+            connection.send(message.encode());
         }
     }
 }
@@ -306,6 +327,20 @@ impl State {
         if !self.shipping {
             return;
         }
+        self.ship_up_to(usize::MAX);
+        if !self.beating {
+            return;
+        }
+        let term = self.term;
+        for connection in self.connections.values_mut() {
+            if let Some(stamp) = connection.asked.take() {
+                connection.send(SourceMessage::Current { stamp, term }.encode());
+            }
+        }
+    }
+
+    /// Ships at most so many transactions of each database.
+    fn ship_up_to(&mut self, count: usize) {
         let State {
             databases,
             connections,
@@ -315,12 +350,14 @@ impl State {
         } = self;
         for connection in connections.values_mut() {
             for (id, next) in &mut connection.following {
-                for transaction in &databases[id].history[*next..] {
+                let history = &databases[id].history;
+                let end = history.len().min(next.saturating_add(count));
+                for transaction in &history[*next..end] {
                     if let Some(bytes) = message(*term, transaction, tamper.take()) {
-                        let _ = connection.out.send(bytes);
+                        let _ = connection.out.send((Instant::now(), bytes));
                     }
                 }
-                *next = databases[id].history.len();
+                *next = end;
             }
         }
     }
@@ -334,9 +371,7 @@ impl State {
             FollowerMessage::Follow { database, position } => {
                 self.seen.follows.push((database, position));
                 let Some(origin) = self.databases.get(&database) else {
-                    let _ = connection
-                        .out
-                        .send(SourceMessage::Dropped { database }.encode());
+                    connection.send(SourceMessage::Dropped { database }.encode());
                     return;
                 };
                 match next_after(origin, position) {
@@ -344,9 +379,7 @@ impl State {
                         connection.following.insert(database, next);
                     }
                     None => {
-                        let _ = connection
-                            .out
-                            .send(SourceMessage::NeedHashes { database }.encode());
+                        connection.send(SourceMessage::NeedHashes { database }.encode());
                     }
                 }
                 self.ship();
@@ -372,7 +405,11 @@ impl State {
             }
             FollowerMessage::Applied { confirmations } => self.seen.applied.extend(confirmations),
             FollowerMessage::Echo { .. } => self.seen.echoes += 1,
-            FollowerMessage::Ask { .. } => {}
+            FollowerMessage::Ask { stamp } => {
+                assert!(self.asks, "asked without being told that it may");
+                connection.asked = Some(stamp);
+                self.ship();
+            }
         }
     }
 
@@ -383,7 +420,7 @@ impl State {
         let position = snapshot.position();
         let page_count = snapshot.page_count();
         let send = |message: SourceMessage| {
-            let _ = connection.out.send(message.encode());
+            connection.send(message.encode());
         };
         send(SourceMessage::ImageBegin {
             database,
@@ -481,7 +518,12 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, stop: Cancellat
 
 async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
     #[allow(clippy::result_large_err)]
-    let check = |request: &Request, response: Response| {
+    let asks = state.lock().unwrap().asks;
+    let check = |request: &Request, mut response: Response| {
+        if asks {
+            let understood = HeaderValue::from_static(ASKS);
+            response.headers_mut().insert(STREAM, understood);
+        }
         assert_eq!(request.uri().path(), "/tidemark/v1/stream");
         let authorization = request.headers()["authorization"].to_str().unwrap();
         assert_eq!(authorization, format!("Bearer {SECRET}"));
@@ -506,22 +548,32 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
             region: "WEUR".parse().unwrap(),
             heartbeat_ms: u32::try_from(HEARTBEAT.as_millis()).unwrap(),
         };
-        out.send(welcome.encode()).unwrap();
         let connection = Connection {
             out,
+            asked: None,
             following: HashMap::new(),
             hashes: HashMap::new(),
             end: end.clone(),
         };
+        connection.send(welcome.encode());
         state.connections.insert(number, connection);
         state.handle(number, hello);
         number
     };
     let mut beat = tokio::time::interval(HEARTBEAT);
+    let mut leaving: Option<(Instant, Bytes)> = None;
     loop {
+        let due = leaving.as_ref().map(|(since, _)| {
+            let latency = state.lock().unwrap().latency;
+            (*since + latency).into()
+        });
         tokio::select! {
-            bytes = outgoing.recv() => {
-                let Some(bytes) = bytes else { return };
+            first = outgoing.recv(), if leaving.is_none() => {
+                let Some(first) = first else { return };
+                leaving = Some(first);
+            }
+            () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                let (_, bytes) = leaving.take().expect("it is due");
                 if socket.send(Message::Binary(bytes)).await.is_err() { return }
             }
             message = socket.next() => match message {
@@ -533,10 +585,10 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
                 Some(Err(_)) | None => break,
             },
             _ = beat.tick() => {
-                let (beating, term) = { let state = state.lock().unwrap(); (state.beating, state.term) };
-                if beating {
-                    let message = SourceMessage::Heartbeat { stamp: 1, term };
-                    if socket.send(Message::Binary(message.encode())).await.is_err() { break }
+                let state = state.lock().unwrap();
+                let message = SourceMessage::Heartbeat { stamp: 1, term: state.term };
+                if let Some(connection) = state.connections.get(&number).filter(|_| state.beating) {
+                    connection.send(message.encode());
                 }
             }
             () = end.cancelled() => return,

@@ -227,6 +227,6 @@ pub fn at_least(sql: &str, bookmark: Bookmark) -> Execute {
     request(sql, ReadContract::Bookmark(bookmark))
 }
 
-pub fn ms(milliseconds: u64) -> Duration {
+pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
