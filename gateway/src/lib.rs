@@ -11,10 +11,12 @@
 //! 5. `envelope` puts D1's envelope around the node's bytes; `binding` sends a Worker's D1 binding the bare
 //!    bytes.
 //!
+//! Import and export have a way of their own, in `transfer`.
+//!
 //! Invariants:
 //! - Every answer under `/client/` and `/tidemark/v1/` of this crate's own is an envelope, whatever went
 //!   wrong, and so is that of a path or method that is not there. Not envelopes: what a Worker's binding
-//!   gets; `/health`, `/metrics` and a `/ready` that is; what the HTTP library itself answers to bytes that are no HTTP request;
+//!   gets; a file that was exported; `/health`, `/metrics` and a `/ready` that is; what the HTTP library itself answers to bytes that are no HTTP request;
 //!   what another node answered to a request that was passed on; and the paths of merged routers.
 //! - A 5xx says that nothing happened: D1's clients repeat it blindly. Once a write was handed to the
 //!   node or sent to another, only the node's own answer may claim so; without one it is
