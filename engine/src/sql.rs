@@ -67,14 +67,11 @@ pub(crate) enum RunError {
 }
 
 impl RunError {
-    fn in_text(self, index: usize) -> Self {
-        match self {
-            Self::Sql(error) => Self::Sql(SqlError {
-                text: Some(index),
-                ..error
-            }),
-            other => other,
+    fn in_text(mut self, index: usize) -> Self {
+        if let Self::Sql(error) = &mut self {
+            error.text = Some(index);
         }
+        self
     }
 }
 
