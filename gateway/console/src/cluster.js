@@ -47,6 +47,16 @@ export const isGone = (seen) => seen < newest;
 export const isSilent = (node) =>
   node.role === "primary" && !node.leading && cluster.map?.complete === true && (node.lag_ms ?? Infinity) > SILENT_MS;
 
+/** Address of the console of a node, if it says where it is reached. Nothing that could be a script is. */
+export function consoleOf(node, section = "") {
+  try {
+    const address = new URL(`/${section}`, node.url);
+    return /^https?:$/.test(address.protocol) ? address.href : null;
+  } catch {
+    return null;
+  }
+}
+
 /** Calls `listener` after every look. */
 export function onLook(listener) {
   listeners.push(listener);

@@ -1,6 +1,6 @@
 // The table of nodes, and the lines of text about the cluster and this node.
 
-import { cluster, isGone, isSilent, onLook } from "./cluster.js";
+import { cluster, consoleOf, isGone, isSilent, onLook } from "./cluster.js";
 import { colourOf } from "./colours.js";
 import { $, el, say } from "./dom.js";
 import { count, counted, short, time } from "./format.js";
@@ -66,10 +66,8 @@ function row(node, seen, now) {
   const swatch = el("i.swatch");
   swatch.style.setProperty("--hue", colourOf(node.region));
   const name = short(node.node);
-  const named =
-    node.url && !isHere && isWeb(node.url)
-      ? el("a", { href: `${node.url}/`, title: `Open the console of ${node.url}`, rel: "noreferrer", target: "_blank" }, name)
-      : name;
+  const address = isHere ? null : consoleOf(node);
+  const named = address ? el("a", { href: address, title: `Open ${address}`, rel: "noreferrer", target: "_blank" }, name) : name;
   const made = el(
     "tr",
     { "aria-current": isHere ? "true" : null, "data-node": node.node, "data-region": node.region },
@@ -87,8 +85,4 @@ function lag(node) {
   if (node.role === "replica") return node.lag_ms == null ? "" : time(node.lag_ms);
   if (!isSilent(node)) return "";
   return el("span.bad", {}, node.lag_ms == null ? "not heard" : `silent ${time(node.lag_ms)}`);
-}
-
-function isWeb(url) {
-  return /^https?:\/\//.test(url);
 }

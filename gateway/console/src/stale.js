@@ -1,7 +1,7 @@
 // What a stale read is, shown: a write at the primary, then two reads here, without and with its bookmark.
 
 import { ApiError, run } from "./api.js";
-import { cluster, onLook } from "./cluster.js";
+import { cluster, consoleOf, onLook } from "./cluster.js";
 import { database, touch } from "./databases.js";
 import { $, el, say } from "./dom.js";
 import { time } from "./format.js";
@@ -24,14 +24,14 @@ const button = $("stale-run");
 onLook(() => {
   const { here } = cluster;
   const leads = here && cluster.known.get(here.node)?.node.leading;
-  const replica = [...cluster.known.values()].map(({ node }) => node).find((node) => node.role === "replica" && node.url);
+  const replica = [...cluster.known.values()].map(({ node }) => node).find((node) => node.role === "replica" && consoleOf(node));
   const hint = $("stale-hint");
   const wanted = leads ? `leads ${replica?.url ?? ""}` : `copy ${database()}`;
   if (hint.dataset.said === wanted) return;
   hint.dataset.said = wanted;
   if (leads) {
     const elsewhere = replica
-      ? [" Try it at ", el("a", { href: `${replica.url}/#stale`, target: "_blank", rel: "noreferrer" }, `a replica in ${replica.region}`), "."]
+      ? [" Try it at ", el("a", { href: consoleOf(replica, "#stale"), target: "_blank", rel: "noreferrer" }, `a replica in ${replica.region}`), "."]
       : [];
     hint.replaceChildren("This node leads, so it has always seen everything.", ...elsewhere);
   } else {

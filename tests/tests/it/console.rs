@@ -4,11 +4,13 @@
 //! npm, its registry or Chromium are out of reach, the tests say so and are skipped.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tidemark_deploy::Link;
 use tidemark_tests::{Cell, Cluster, Layout, Place};
 use tokio::sync::Mutex;
@@ -16,13 +18,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::PROGRAM;
+use crate::d1::tools::skipped;
 
 /// Where the console's sources are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/console");
 /// What belongs to them, besides what they need from npm.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 6] = [
     "package.json",
-    "package-lock.json",
     "build.mjs",
     "land.mjs",
     "src",
@@ -38,51 +40,68 @@ const BROWSERS: [&str; 3] = [
 /// Longest that a script may take between two of its wishes, on a busy machine.
 const SCRIPT_WAIT: Duration = Duration::from_secs(240);
 
-/// One at a time prepares the workshop.
-static PREPARING: Mutex<()> = Mutex::const_new(());
+/// One at a time installs packages.
+static INSTALLING: Mutex<()> = Mutex::const_new(());
 
-/// A copy of the sources with their packages, beside cargo's own files: nothing is installed in the repository.
-async fn workshop() -> Option<PathBuf> {
-    let _preparing = PREPARING.lock().await;
-    spawn_blocking(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("console");
-        let lock = |folder: &Path| fs::read(folder.join("package-lock.json")).ok();
-        let installed = home.join("node_modules/.package-lock.json").exists()
-            && lock(&home) == lock(Path::new(SOURCES));
-        fs::create_dir_all(&home).expect("make the workshop");
-        for part in PARTS {
-            copy(&Path::new(SOURCES).join(part), &home.join(part));
+/// A copy of the sources with their packages, for one test: nothing is installed in the repository.
+async fn workshop() -> Option<TempDir> {
+    let packages = packages().await?;
+    let home = tempfile::tempdir().expect("make a temporary directory");
+    for part in PARTS {
+        copy(&Path::new(SOURCES).join(part), &home.path().join(part));
+    }
+    let link = home.path().join("node_modules");
+    std::os::unix::fs::symlink(packages, link).expect("link the packages");
+    Some(home)
+}
+
+/// The packages that `package-lock.json` pins, in a folder beside cargo's own files.
+async fn packages() -> Option<PathBuf> {
+    let _installing = INSTALLING.lock().await;
+    let lists = ["package.json", "package-lock.json"];
+    let mut hasher = DefaultHasher::new();
+    for list in lists {
+        let list = fs::read(Path::new(SOURCES).join(list));
+        list.expect("read a list of packages").hash(&mut hasher);
+    }
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm");
+    let home = cache.join(format!("console-{:016x}", hasher.finish()));
+    let installed = home.join("node_modules");
+    if installed.exists() {
+        return Some(installed);
+    }
+    fs::create_dir_all(&cache).expect("make the cache of packages");
+    // Under its name only when it is whole: another process may be installing it too.
+    let making = tempfile::tempdir_in(&cache).expect("make a temporary directory");
+    for list in lists {
+        copy(&Path::new(SOURCES).join(list), &making.path().join(list));
+    }
+    let mut install = Command::new("npm");
+    install.current_dir(making.path());
+    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    let ran = spawn_blocking(move || install.output()).await;
+    match ran.expect("run npm") {
+        Ok(output) if output.status.success() => {
+            let moved = fs::rename(making.path(), &home);
+            assert!(moved.is_ok() || installed.exists(), "{moved:?}");
+            Some(installed)
         }
-        if installed {
-            return Some(home);
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            skipped(&format!("npm cannot install the console's packages: {why}"));
+            None
         }
-        let mut install = Command::new("npm");
-        install.current_dir(&home);
-        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        match install.output() {
-            Ok(output) if output.status.success() => Some(home),
-            Ok(output) => {
-                // The next try must not take it for installed.
-                let _ = fs::remove_file(home.join("package-lock.json"));
-                let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                eprintln!("skipped: npm cannot install the console's packages: {why}");
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: npm is not installed: {error}");
-                None
-            }
+        Err(error) => {
+            skipped(&format!("npm is not installed: {error}"));
+            None
         }
-    })
-    .await
-    .expect("prepare the workshop")
+    }
 }
 
 /// Makes `to` what `from` is: a file, or a folder with all in it.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
-        let _ = fs::remove_dir_all(to);
-        fs::create_dir_all(to).expect("make a folder of the workshop");
+        fs::create_dir(to).expect("make a folder of the workshop");
         for entry in fs::read_dir(from).expect("list the sources") {
             let name = entry.expect("list the sources").file_name();
             copy(&from.join(&name), &to.join(&name));
@@ -95,7 +114,7 @@ fn copy(from: &Path, to: &Path) {
 fn browser() -> Option<&'static str> {
     let found = BROWSERS.into_iter().find(|path| Path::new(path).exists());
     if found.is_none() {
-        eprintln!("skipped: Chromium is not installed");
+        skipped("Chromium is not installed");
     }
     found
 }
@@ -103,7 +122,9 @@ fn browser() -> Option<&'static str> {
 /// A script that drives a browser, and says what it wants done meanwhile.
 struct Script {
     process: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    lines: BufReader<ChildStdout>,
+    // Last: its files go when it has ended.
+    _home: TempDir,
 }
 
 impl Script {
@@ -113,7 +134,7 @@ impl Script {
         let home = workshop().await?;
         let mut command = Command::new("node");
         command
-            .current_dir(&home)
+            .current_dir(home.path())
             .arg(format!("test/{name}.mjs"))
             .args([url, browser])
             .stdin(Stdio::piped())
@@ -126,6 +147,7 @@ impl Script {
         Some(Self {
             process,
             lines: BufReader::new(lines),
+            _home: home,
         })
     }
 
@@ -180,7 +202,8 @@ async fn committed_console_is_what_its_sources_build() {
     };
     let checked = spawn_blocking(move || {
         let mut check = Command::new("node");
-        check.current_dir(home).args(["build.mjs", "--check"]);
+        check.current_dir(home.path());
+        check.args(["build.mjs", "--check"]);
         check.output().expect("run node")
     });
     let output = checked.await.expect("run node");
