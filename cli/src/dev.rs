@@ -290,12 +290,14 @@ fn lines_to_try(sites: &[Site], data: &Path, took: Duration) -> String {
          Look around:\n\n\
          \x20 {program} shell --url http://{far_address} --database {SAMPLE}\n\
          \x20 {program} verify{verify_urls}\n\n\
+         Or open the console of {near} in a browser: http://{near_address}/\n\n\
          Files are in {data} and stay there. Ctrl-C stops.\n",
         near = near.region,
         far = far.region,
         near_url = url(near),
         far_url = url(far),
         far_address = far.address,
+        near_address = near.address,
         program = program(),
         verify_urls = sites.iter().fold(String::new(), |urls, site| {
             format!("{urls} --url http://{}", site.address)
