@@ -7,6 +7,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tidemark_protocol::node::{NodeStatus, Verification};
 
+use crate::description::Description;
+
 /// The account in the paths. One is as good as another.
 const ACCOUNT: &str = "test";
 /// Longest wait for an answer. Longer than any deadline that a test asks a node for.
@@ -17,6 +19,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(150);
 pub struct Api {
     base: String,
     http: reqwest::Client,
+    /// Whether an answer must be one that the description of the API has.
+    described: bool,
 }
 
 /// An answer, whatever it is.
@@ -42,6 +46,15 @@ pub struct Query {
 }
 
 impl Api {
+    /// The face of a node of this build at this base URL: an answer that is not as the description of the API
+    /// has it is a panic.
+    pub(crate) fn of_node(base: &str) -> Self {
+        Self {
+            described: true,
+            ..Self::new(base)
+        }
+    }
+
     /// The face at this base URL.
     pub fn new(base: &str) -> Self {
         let http = reqwest::Client::builder()
@@ -51,6 +64,7 @@ impl Api {
         Self {
             base: base.to_owned(),
             http,
+            described: false,
         }
     }
 
@@ -70,7 +84,7 @@ impl Api {
     ) -> reqwest::Result<Reply> {
         let mut request = self
             .http
-            .request(method, format!("{}{path}", self.base))
+            .request(method.clone(), format!("{}{path}", self.base))
             .body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -78,7 +92,12 @@ impl Api {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
-        Ok(Reply::new(status, headers, text))
+        let reply = Reply::new(status, headers, text);
+        if self.described {
+            let checked = Description::of_this_build().check(&method, path, &reply);
+            assert_eq!(checked, Ok(()), "an answer is not described");
+        }
+        Ok(reply)
     }
 
     /// GET.

@@ -65,7 +65,7 @@ impl Node {
 
     /// Plain HTTP to it.
     pub fn api(&self) -> Api {
-        Api::new(&self.url())
+        Api::of_node(&self.url())
     }
 
     /// Root of its files.
