@@ -102,6 +102,8 @@ struct Run<'a> {
     access: Access,
     /// Statements begun so far, over all texts.
     statement: usize,
+    /// Where in its text the statement in hand begins.
+    start: usize,
     /// Pages of the database before the first write, from one who knows without asking SQLite.
     pages_known: &'a dyn Fn() -> u32,
     /// Pages of the database since.
@@ -299,6 +301,7 @@ impl Sql {
         let mut run = Run {
             access,
             statement: 0,
+            start: 0,
             pages_known,
             pages: None,
         };
@@ -352,6 +355,7 @@ impl Sql {
     ) -> Result<(), RunError> {
         sink.begin_text();
         if let Some(mut prepared) = self.cached.take(&text.sql) {
+            run.start = text.sql.len() - skip_blank(&text.sql).len();
             let result = self.run_one(&mut prepared, &text.params, run, sink);
             self.cached.put(&text.sql, prepared);
             return result;
@@ -370,6 +374,7 @@ impl Sql {
         let mut window = Window::new(&text.sql, self.connection.statement_bytes_max());
         loop {
             let sql = &text.sql[start..];
+            run.start = start;
             let kept = sql.len() <= CACHED_TEXT_BYTES_MAX;
             let Ok(terminated) = window.at(start) else {
                 let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
@@ -425,6 +430,13 @@ impl Sql {
         }
         self.switched |= self.connection.marks().pragma;
         compiled.map_err(|code| {
+            if code.primary() == Code::TOOBIG {
+                // With an open end, SQLite notices the limit token by token and says it otherwise.
+                return RunError::Sql(SqlError {
+                    code: code.name(),
+                    ..own_words("statement too long: SQLITE_TOOBIG", statement)
+                });
+            }
             failure(
                 &self.connection,
                 code,
@@ -462,7 +474,7 @@ impl Sql {
 
         sink.begin_statement();
         let started = Instant::now();
-        let stepped = self.step_all(prepared, params, statement, sink);
+        let stepped = self.step_all(prepared, params, run, statement, sink);
         let duration = started.elapsed();
         let (rows_read, rows_written) = (prepared.take_rows_read(), prepared.take_rows_written());
         let steps = prepared.take_steps();
@@ -506,10 +518,13 @@ impl Sql {
         &self,
         prepared: &mut Prepared,
         params: &[Value],
+        run: &Run<'_>,
         statement: usize,
         sink: &mut S,
     ) -> Result<(), RunError> {
-        let failed = |code| failure(&self.connection, code, None, statement, "run a statement");
+        // With a place, if the first step compiles it anew.
+        let start = Some(run.start);
+        let failed = |code| failure(&self.connection, code, start, statement, "run a statement");
         let mut bound = prepared.bind(params).map_err(failed)?;
         let mut columns: Option<usize> = None;
         loop {
@@ -605,7 +620,7 @@ pub(crate) fn engine_error(
     }
 }
 
-/// SQLite's last failure, sorted by whose fault it is. `start`: where the compiled text begins.
+/// SQLite's last failure, sorted by whose fault it is. `start`: where the statement's text begins.
 fn failure(
     connection: &Connection,
     code: Code,
@@ -631,12 +646,7 @@ fn failure(
             ..own_words(message, statement)
         });
     }
-    // Compiling with an open end, SQLite notices the limit token by token and says it otherwise.
-    let mut message = if code.primary() == Code::TOOBIG && start.is_some() {
-        "statement too long".to_owned()
-    } else {
-        connection.message()
-    };
+    let mut message = connection.message();
     if let (Some(start), Some(offset)) = (start, connection.error_offset()) {
         message.push_str(&format!(" at offset {}", start + offset));
     }

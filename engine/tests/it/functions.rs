@@ -102,3 +102,20 @@ fn a_reader_that_has_not_seen_a_change_of_schema_does_not_refuse_what_it_allows(
     node.commit("ALTER TABLE t ADD COLUMN b");
     reads_only(&node, "INSERT INTO t VALUES(1, 2)");
 }
+
+#[test]
+fn a_column_that_is_gone_is_missed_at_its_place_also_where_it_was_known() {
+    let mut node = Node::new();
+    node.commit("CREATE TABLE t(a, b)");
+    let sql = "SELECT 1; SELECT b FROM t";
+    node.read(sql);
+    node.commit("ALTER TABLE t DROP COLUMN b");
+    let result = node.try_read(&[statement(sql)]);
+    let Err(ReadError::Sql(error)) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(
+        error.message,
+        "no such column: b at offset 17: SQLITE_ERROR"
+    );
+}
