@@ -15,9 +15,12 @@ onTokenNeeded((used) => {
   // Another request was refused earlier, and its token has been given in the meantime.
   if (used !== token.get()) return Promise.resolve(true);
   if (declined) return Promise.resolve(false);
-  say($("token-notice"), used ? "The cluster does not know this token." : "");
-  token.forget();
-  open();
+  // Those who are refused together ask once: the first of them knows with which token.
+  if (!dialog.open) {
+    say($("token-notice"), used ? "The cluster does not know this token." : "");
+    token.forget();
+    open();
+  }
   return new Promise((given) => waiting.push(given));
 });
 
