@@ -1,5 +1,6 @@
 //! D1's own tools, clients and Workers, from npm and PyPI, before a cluster.
 
+mod exec;
 mod npm;
 mod oracle;
 pub(crate) mod program;
