@@ -3,6 +3,7 @@
 //! Time is the caller's; `F` is a file, which goes when the last of its holders does.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use tidemark_protocol::{DatabaseId, RequestId};
 use tokio::time::Instant;
@@ -73,11 +74,13 @@ impl<F: Clone> Shelf<F> {
         self.places.get(&secret).copied()
     }
 
-    /// A file came. One that is there already stays: its import may be running.
-    pub(super) fn put(&mut self, place: Place, upload: Upload<F>) {
-        self.uploads
-            .entry((place.database, place.etag))
-            .or_insert(upload);
+    /// A file came. One that is there already stays, its import may be running: then says no.
+    pub(super) fn put(&mut self, place: Place, upload: Upload<F>) -> bool {
+        let Entry::Vacant(room) = self.uploads.entry((place.database, place.etag)) else {
+            return false;
+        };
+        room.insert(upload);
+        true
     }
 
     pub(super) fn upload(

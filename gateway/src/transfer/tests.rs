@@ -133,7 +133,7 @@ fn links_and_files_last_until_their_time() {
         request: request(1),
         expires: end,
     };
-    shelf.put(place(1, end), upload.clone());
+    assert!(shelf.put(place(1, end), upload.clone()));
     let download = Download {
         file: "down",
         name: "x.sql".to_owned(),
@@ -161,7 +161,7 @@ fn second_upload_of_a_file_leaves_the_first_with_its_request() {
             request: request(number),
             expires: place.expires,
         };
-        shelf.put(place, upload);
+        assert_eq!(shelf.put(place, upload), number == 1);
     }
     let kept = shelf.upload(place.database, place.etag, now).unwrap();
     assert_eq!((kept.file, kept.request), (1, request(1)));

@@ -97,8 +97,9 @@ async fn take<N: Node>(
         ),
         expires: place.expires,
     };
-    transfers.state().shelf.put(place, upload);
-    transfers.expire_later(place.expires);
+    if transfers.state().shelf.put(place, upload) {
+        transfers.expire_later(place.expires);
+    }
     let mut response = envelope::success(&(), None);
     let etag = HeaderValue::try_from(format!("\"{}\"", place.etag)).expect("hex digits");
     response.headers_mut().insert(ETAG, etag);

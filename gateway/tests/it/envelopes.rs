@@ -16,7 +16,6 @@ fn with_tokens(config: &mut GatewayConfig) {
 async fn path_that_leads_nowhere_is_7000() {
     let server = Server::start_with(Double::leading(), with_tokens).await;
     for path in [
-        "/",
         "/client/v4/zones",
         "/client/v4/accounts/a/d1/database/",
         "/tidemark/v2",

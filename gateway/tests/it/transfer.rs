@@ -12,6 +12,8 @@ use tidemark_gateway::{GatewayConfig, ServeConfig, Spool, SpoolConfig};
 use tidemark_protocol::dump::DumpOptions;
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{Execute, Failure, FailureKind, RequestId, Rules};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::double::{Double, KNOWN, Turn, bookmark};
@@ -296,6 +298,25 @@ async fn file_of_another_hash_is_dropped() {
     world.has_files(0).await;
     let refused = world.ingest(SQL.as_bytes()).await;
     assert_eq!(refused["success"], json!(false));
+}
+
+#[tokio::test]
+async fn file_that_breaks_off_is_dropped_at_whichever_node_it_came_in() {
+    let leader = World::leading().await;
+    let follower = World::behind(&leader).await;
+    for world in [&leader, &follower] {
+        let invited = world.init(SQL.as_bytes()).await;
+        let url = invited["upload_url"].as_str().unwrap();
+        let (address, path) = url["http://".len()..].split_once('/').unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = format!("PUT /{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&[b' '; 5000]).await.unwrap();
+        leader.has_files(1).await;
+        drop(client);
+        leader.has_files(0).await;
+        assert!(world.init(SQL.as_bytes()).await["upload_url"].is_string());
+    }
 }
 
 #[tokio::test]
