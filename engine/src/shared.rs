@@ -10,7 +10,9 @@
 //!
 //! The pair stays valid after a full backfill (a reader of the database file keeps the last header) and
 //! changes inside the next injection when the WAL starts over, or in a truncating checkpoint, which the
-//! owner brackets like an injection.
+//! owner brackets like an injection. A reader may see the new generation while it is empty, long before a
+//! large injection ends, and must not wait for that, least of all on a thread that others need: what it sees
+//! is the last state of the generation before.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -126,16 +128,65 @@ impl Shared {
         let visible = self.visible();
         // From the newest: a reset WAL never repeats a generation, but a pair may be recorded twice
         // when a checkpoint did not change it.
-        visible
-            .snapshots
-            .iter()
-            .rev()
-            .find(|(known, _)| *known == key)
-            .map(|(_, at)| *at)
+        let find = |is_it: &dyn Fn(WalKey) -> bool| {
+            let mut newest_first = visible.snapshots.iter().rev();
+            newest_first
+                .find(|(known, _)| is_it(*known))
+                .map(|(_, at)| *at)
+        };
+        find(&|known| known == key).or_else(|| find(&|known| key.begins_after(known)))
     }
 
     fn visible(&self) -> MutexGuard<'_, Visible> {
         // Every critical section leaves the fields consistent, whatever panics.
         self.visible.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_protocol::{Epoch, Seq, StateChecksum};
+
+    use super::*;
+
+    fn at(seq: u64) -> Position {
+        Position {
+            epoch: Epoch::FIRST,
+            seq: Seq(seq),
+            checksum: StateChecksum(seq),
+        }
+    }
+
+    /// Nobody may wait here: the same thread holds what a reader would wait for.
+    #[test]
+    fn an_empty_generation_is_the_state_that_the_one_before_ended_in() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let claim = OpenDirectory::claim(directory.path()).expect("not open");
+        let path = directory.path().to_owned();
+        let shared = Shared::new(DatabaseId::CATALOGUE, path, Options::default(), claim);
+        shared.record(WalKey::at(7, 3), Some(at(1)), 10);
+        shared.record(WalKey::at(7, 8), Some(at(2)), 11);
+
+        let injecting = shared.inject();
+        let seen = shared.locate(WalKey::at(8, 0)).expect("known");
+        assert_eq!(
+            (seen.position, seen.pages),
+            (at(2), 11),
+            "while one is written"
+        );
+        shared.record(WalKey::at(8, 5), Some(at(3)), 12);
+        let seen = shared.locate(WalKey::at(8, 0)).expect("known");
+        assert_eq!((seen.position, seen.pages), (at(2), 11), "and when it is");
+        let seen = shared.locate(WalKey::at(9, 0)).expect("known");
+        assert_eq!(seen.position, at(3));
+        drop(injecting);
+
+        // Frames of a generation say nothing of another, nor does one two before.
+        assert_eq!(shared.locate(WalKey::at(9, 1)), None);
+        assert_eq!(shared.locate(WalKey::at(10, 0)), None);
+        // One that was cut is recorded as it is.
+        shared.record(WalKey::at(9, 0), Some(at(3)), 12);
+        let seen = shared.locate(WalKey::at(9, 0)).expect("known");
+        assert_eq!(seen.position, at(3));
     }
 }

@@ -26,6 +26,21 @@ impl WalKey {
     pub(crate) fn frames(self) -> u32 {
         self.frames
     }
+
+    /// Whether it is the beginning of the generation after that of `older`. SQLite begins one only when the
+    /// database file has all of the one before, and counts them in the first salt, as big-endian bytes.
+    pub(crate) fn begins_after(self, older: Self) -> bool {
+        let generation = |key: Self| u32::from_be(key.salt[0]);
+        self.frames == 0 && generation(self) == generation(older).wrapping_add(1)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(generation: u32, frames: u32) -> Self {
+        Self {
+            salt: [generation.to_be(), 4711],
+            frames,
+        }
+    }
 }
 
 /// libSQL's own WAL object of one connection. Lives from `xOpen` to `xClose`.
