@@ -213,11 +213,11 @@ impl<P> Assembly<P> {
         term: Term,
         proposal: Proposal,
         before: impl FnOnce() -> P,
-    ) -> Result<Taken, CommandError> {
+    ) -> Taken {
         let part = match proposal {
             Proposal::Whole(command) => {
                 self.drop_open();
-                return Ok(Taken::Command(command));
+                return Taken::Command(command);
             }
             Proposal::Part(part) => part,
         };
@@ -228,7 +228,7 @@ impl<P> Assembly<P> {
         {
             self.drop_open();
             if part.offset > 0 {
-                return Ok(Taken::Stray);
+                return Taken::Stray;
             }
             self.open = Some(Open::new(term, &part, before()));
         }
@@ -237,18 +237,20 @@ impl<P> Assembly<P> {
         };
         let complete = open.push(part);
         if !complete {
-            return Ok(Taken::Part);
+            return Taken::Part;
         }
         let open = self.open.take().expect("it was there");
-        open.join().map(Taken::Command)
+        Taken::Complete(open.complete())
     }
 }
 
 /// What became of a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Taken {
-    /// It takes effect, or completes what takes effect.
+    /// It takes effect.
     Command(Command),
+    /// It completes what takes effect.
+    Complete(Complete),
     /// Part of a command that is not complete yet.
     Part,
     /// Part of a command that never will be.
@@ -284,10 +286,31 @@ impl<P> Open<P> {
         self.next.offset == self.next.length
     }
 
-    fn join(self) -> Result<Command, CommandError> {
-        let mut body = BytesMut::with_capacity(self.next.length as usize);
-        self.pieces.iter().for_each(|piece| body.put_slice(piece));
-        Command::decode(self.next.kind, body.freeze())
+    fn complete(self) -> Complete {
+        Complete {
+            kind: self.next.kind,
+            length: self.next.length,
+            pieces: self.pieces,
+        }
+    }
+}
+
+/// All pieces of a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Complete {
+    kind: u8,
+    length: u32,
+    pieces: Vec<Bytes>,
+}
+
+impl Complete {
+    /// The command. Takes a good part of a second for one of the largest.
+    pub(super) fn join(self) -> Result<Command, CommandError> {
+        let mut body = BytesMut::with_capacity(self.length as usize);
+        for piece in self.pieces {
+            body.put_slice(&piece);
+        }
+        Command::decode(self.kind, body.freeze())
     }
 }
 
@@ -318,12 +341,13 @@ mod tests {
         for (index, (term, proposal)) in log.iter().enumerate().skip(from) {
             match proposal {
                 None => assembly.pass(*term),
-                Some(proposal) => {
-                    let taken = assembly.take(*term, proposal.clone(), || index);
-                    if let Taken::Command(command) = taken.expect("sound parts") {
-                        effects.push((index, command));
+                Some(proposal) => match assembly.take(*term, proposal.clone(), || index) {
+                    Taken::Command(command) => effects.push((index, command)),
+                    Taken::Complete(parts) => {
+                        effects.push((index, parts.join().expect("sound parts")));
                     }
-                }
+                    Taken::Part | Taken::Stray => {}
+                },
             }
         }
         effects

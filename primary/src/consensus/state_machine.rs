@@ -320,10 +320,16 @@ impl RaftStateMachine<Cell> for StateMachine {
                         last_log_id: applied,
                         last_membership: self.membership.clone(),
                     };
-                    let taken = self.assembly.take(term, proposal, before);
-                    let taken = taken.inspect_err(|e| self.signals.failure.set("join parts", e));
-                    match taken.map_err(io::Error::other)? {
+                    match self.assembly.take(term, proposal, before) {
                         Taken::Command(command) => batch.push(log_id, command),
+                        Taken::Complete(parts) => {
+                            // Not here: heartbeats and their answers need this thread.
+                            let joined = tokio::task::spawn_blocking(|| parts.join()).await;
+                            let joined = joined.map_err(io::Error::other)?;
+                            let joined =
+                                joined.inspect_err(|e| self.signals.failure.set("join parts", e));
+                            batch.push(log_id, joined.map_err(io::Error::other)?);
+                        }
                         Taken::Part => {}
                         Taken::Stray => {
                             // What it is part of never takes effect: nobody is told that it did.
