@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tidemark_protocol::d1::{BadQuery, QueryBounds};
 use tidemark_protocol::node::{Answer, Execute, Executed, Rules};
 use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
-use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, Why, d1};
+use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, Why, d1, headers};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -174,6 +174,13 @@ impl Job<'_> {
                     let statistics = &gateway.statistics;
                     statistics.count(database, query, tally, bytes, now_ms);
                 }
+                if let Executed::Answer(answer) = &executed
+                    && is_asked
+                    && answer.repeated
+                    && !has_shape(&answer.results, self.shape.rows)
+                {
+                    return Err(other_request().into());
+                }
                 Ok(executed)
             }
             // A database that was created a moment ago may not have reached this node.
@@ -183,6 +190,24 @@ impl Job<'_> {
             None => Err(NotHere::Unknown),
         }
     }
+}
+
+/// Whether rows come in this shape, as far as there are any.
+fn has_shape(results: &[u8], rows: RowShape) -> bool {
+    match results.strip_prefix(br#"[{"results":"#) {
+        Some([b'{', ..]) => rows == RowShape::Arrays,
+        Some([b'[', ..]) => rows == RowShape::Objects,
+        _ => true,
+    }
+}
+
+/// The answer to an earlier request is there, but it was not asked in the same way.
+fn other_request() -> Failure {
+    let text = format!(
+        "Invalid header: {} => names an earlier request, which asked for rows of another shape",
+        headers::REQUEST_ID
+    );
+    Failure::new(FailureKind::BadRequest, text)
 }
 
 /// Why this node neither ran statements nor has another one to run them.

@@ -119,6 +119,31 @@ async fn answer_has_the_nodes_bytes_and_the_bookmark() {
     assert_eq!(got.header("tidemark-repeated"), Some("true"));
 }
 
+/// An answer in a shape that nobody expects here would be none.
+#[tokio::test]
+async fn request_id_of_a_request_for_another_shape_is_refused() {
+    let server = Server::start(Double::leading()).await;
+    let objects = r#"[{"results":[{"n":1}]}]"#;
+    let arrays = r#"[{"results":{"columns":["n"],"rows":[[1]]}}]"#;
+    let raw = format!("{DATABASES}/{KNOWN}/raw");
+    for (results, good, bad) in [(objects, "query", "raw"), (arrays, "raw", "query")] {
+        for way in [good, bad] {
+            server.node.script([Turn::Repeat(Bytes::from(results))]);
+            let ask = match way {
+                "raw" => server.post(&raw, SELECT),
+                _ => server.query(SELECT),
+            };
+            let got = ask.send().await;
+            if way == good {
+                assert_eq!(got.status, 200, "{got:?}");
+            } else {
+                let why = got.failure(400, 7400, "bad_request");
+                assert!(why.contains("tidemark-request-id"), "{why}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn large_answer_arrives_whole_with_its_length() {
     let server = Server::start(Double::leading()).await;

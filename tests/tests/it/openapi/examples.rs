@@ -1,6 +1,6 @@
 //! The examples that the description gives.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidemark_tests::Description;
 
 /// Every example beside a schema, by the pointer of the schema.
@@ -14,7 +14,12 @@ fn examples(value: &Value, pointer: &str, found: &mut Vec<(String, Value)>) {
                 };
                 found.push((schema, example.clone()));
             }
-            for (key, value) in map.iter().filter(|(key, _)| *key != "example") {
+            let named = map.get("examples").and_then(Value::as_object);
+            for example in named.into_iter().flat_map(Map::values) {
+                found.push((format!("{pointer}/schema"), example["value"].clone()));
+            }
+            let rest = map.iter().filter(|(key, _)| !key.starts_with("example"));
+            for (key, value) in rest {
                 let key = key.replace('~', "~0").replace('/', "~1");
                 examples(value, &format!("{pointer}/{key}"), found);
             }
@@ -53,6 +58,8 @@ fn every_header_of_ours_is_described() {
         headers::ON_MISS,
         headers::REQUEST_ID,
         headers::VALUES,
+        headers::READ,
+        headers::DELIVERED,
         headers::FORWARDED_BY,
         headers::FAILURE,
         headers::REPEATED,
