@@ -103,11 +103,12 @@ async function read(name, bookmark, started) {
 function show({ mark, write, acknowledged, plain, marked }) {
   const end = Math.max(plain.at, marked.at);
   const stale = plain.mark !== mark;
+  const caughtUp = plain.servedBy?.role === "primary" ? "where writes are made, no read is stale" : "the copy had caught up already";
   $("stale-outcome").replaceChildren(
     el(
       "div.sides",
       {},
-      side("Read without a condition", plain, mark, stale ? "stale: the write is not there yet" : "the copy had caught up already"),
+      side("Read without a condition", plain, mark, stale ? "stale: the write is not there yet" : caughtUp),
       side("Read with the bookmark", marked, mark, marked.mark === mark ? "sees the write, as promised" : "does not see the write"),
     ),
     el(
