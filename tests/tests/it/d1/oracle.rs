@@ -57,5 +57,5 @@ async fn answers_are_those_of_the_bundled_d1_but_for_what_is_listed() {
     found.assert_listed();
     Document::read().hold_against(&found);
     cluster.verified(wait::SOON).await;
-    println!("{} requests", corpus.len());
+    eprintln!("{} requests", corpus.len());
 }

@@ -49,9 +49,9 @@ pub(super) fn differences(theirs: &Value, ours: &Value) -> Vec<Difference> {
 
 /// Of an answer, the error or the rows.
 fn gist(answer: &Value) -> Value {
-    match answer {
-        Value::Array(elements) => elements.iter().map(|one| one["results"].clone()).collect(),
-        failure => failure["error"].clone(),
+    match answer.as_array() {
+        Some(elements) => elements.iter().map(|one| one["results"].clone()).collect(),
+        None => answer["error"].clone(),
     }
 }
 
