@@ -18,7 +18,7 @@ use crate::readers::{Reader, Readers};
 use crate::registry::OpenDirectory;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::sql::{Access, RunError, Sql};
+use crate::sql::{Access, RunError, Sql, Terms};
 
 /// An open database: the shared half and its one owner.
 #[derive(Debug)]
@@ -195,16 +195,14 @@ fn read_on<S: ResultSink>(
     if !is_single && let Err(error) = sql.begin_read() {
         return (Err(RunError::Storage(error)), Ok(()));
     }
-    let ran = sql
-        .run(
-            statements,
-            Access::Read,
-            Rules::Request,
-            control,
-            &pages_known,
-            sink,
-        )
-        .map(|_| ());
+    let terms = Terms {
+        access: Access::Read,
+        rules: Rules::Request,
+        control,
+        pages_known: &pages_known,
+        between: &|| (),
+    };
+    let ran = sql.run(statements, terms, sink).map(|_| ());
     let ended = if is_single { Ok(()) } else { sql.roll_back() };
     (ran, ended.and_then(|()| sql.switch_back()))
 }

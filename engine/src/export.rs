@@ -14,7 +14,7 @@ use crate::database::{Database, read_error};
 use crate::error::{ExportError, ReadError};
 use crate::ffi::Prepared;
 use crate::readers::Reader;
-use crate::sql::{Access, engine_error};
+use crate::sql::{Access, Terms, engine_error};
 
 impl Database {
     /// Writes the newest committed state to `output`, and says which it was. Ends early, with an error, when
@@ -69,16 +69,16 @@ impl Database {
     ) -> Result<(), ReadError> {
         let shared = self.shared();
         let pages_known = || shared.pages();
+        let terms = Terms {
+            access: Access::Read,
+            rules: Rules::Request,
+            control,
+            pages_known: &pages_known,
+            between: &|| (),
+        };
         reader
             .sql
-            .run(
-                statements,
-                Access::Read,
-                Rules::Request,
-                control,
-                &pages_known,
-                sink,
-            )
+            .run(statements, terms, sink)
             .map_err(|error| read_error(error, shared, control))?;
         Ok(())
     }

@@ -17,7 +17,7 @@
 //! * `written` maps a page to its newest image in `current`; it is what an undo has to report;
 //! * images of `current` below `fixed` may be needed again by `ROLLBACK TO` and are never replaced.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 
 use tidemark_protocol::transaction::{ANSWER_BYTES_MAX, TRANSACTION_BYTES_MAX};
@@ -32,11 +32,14 @@ const CURRENT: u32 = 1 << 30;
 /// Largest page number that fits beside the bits.
 const PAGE_MAX: u32 = CURRENT - 1;
 
-/// Bytes a transaction may have before images of the same page are merged. Twice the record: only a
-/// transaction that spills between savepoints has several images of a page.
+/// Bytes a transaction may have while it runs. Twice the record: one that spills between savepoints has several
+/// images of a page, until [`Overlay::release_savepoints`] drops the older ones.
 const CURRENT_BYTES_MAX: usize = 2 * TRANSACTION_BYTES_MAX;
 /// Bytes of pages in a record, leaving room for the recorded answer.
 pub(crate) const PAGES_BYTES_MAX: usize = TRANSACTION_BYTES_MAX - ANSWER_BYTES_MAX;
+
+/// Hidden images that are worth dropping, at least.
+const HIDDEN_MIN: usize = if cfg!(test) { 4 } else { 1024 };
 
 /// A page's newest image among the pending transactions.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,27 @@ impl Overlay {
     pub(crate) fn count_up_to(&self, up_to: Seq) -> usize {
         self.pending
             .partition_point(|transaction| transaction.header().next.seq <= up_to)
+    }
+
+    /// No statement runs, and with that none of the savepoints lives that SQLite sets for statements: older
+    /// images of a page are needed no more. A file of many statements would pile them up.
+    pub(crate) fn release_savepoints(&mut self) {
+        self.fixed = 0;
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let hidden = current.image_count() - self.written.len();
+        if hidden < HIDDEN_MIN.max(self.written.len() / 4) {
+            return;
+        }
+        let newest: HashSet<usize> = self.written.values().copied().collect();
+        current.retain(|index| newest.contains(&index));
+        for index in 0..current.image_count() {
+            let (page, _) = current.image(index);
+            self.written.insert(page, index);
+        }
+        self.hidden.clear();
+        self.hidden.resize(current.image_count(), None);
     }
 
     /// Drops everything that awaits acknowledgement.

@@ -50,7 +50,7 @@ use crate::hash::{Ahead, Change, LOCK_PAGE, PageHashes, page_hash};
 use crate::journal::{Found, Journal};
 use crate::overlay::{Overlay, PAGES_BYTES_MAX};
 use crate::shared::Shared;
-use crate::sql::{Access, RunError, Sql, engine_error};
+use crate::sql::{Access, RunError, Sql, Terms, engine_error};
 
 /// Fewest differing pages of the tip that are worth a sweep.
 const TIP_PAGES_SWEPT: usize = 4096;
@@ -304,9 +304,20 @@ impl Owner {
         let pages = self.tip.page_count();
         self.sql.heed_head(statements);
         self.sql.begin_write().map_err(RunError::Storage)?;
-        let count = self
-            .sql
-            .run(statements, Access::Write, rules, control, &|| pages, sink)?;
+        let wal = Arc::clone(&self.wal);
+        let terms = Terms {
+            access: Access::Write,
+            rules,
+            control,
+            pages_known: &|| pages,
+            between: &|| {
+                // After a panic inside of it the next statement fails on its own.
+                if let Ok(mut wal) = wal.lock() {
+                    wal.release_savepoints();
+                }
+            },
+        };
+        let count = self.sql.run(statements, terms, sink)?;
         self.sql.commit(count - 1)
     }
 

@@ -55,6 +55,18 @@ pub(crate) enum Access {
     Write,
 }
 
+/// How statements run, and what they need to know of the database.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) access: Access,
+    pub(crate) rules: Rules,
+    pub(crate) control: &'a Control,
+    /// Pages of the database before the first write, from one who knows without asking SQLite.
+    pub(crate) pages_known: &'a dyn Fn() -> u32,
+    /// Called before each statement, when none runs.
+    pub(crate) between: &'a dyn Fn(),
+}
+
 /// Why a request stopped.
 #[derive(Debug)]
 pub(crate) enum RunError {
@@ -99,20 +111,18 @@ pub(crate) struct Sql {
 
 /// A request on its way through the connection.
 struct Run<'a> {
-    access: Access,
+    terms: Terms<'a>,
     /// Statements begun so far, over all texts.
     statement: usize,
     /// Where in its text the statement in hand begins.
     start: usize,
-    /// Pages of the database before the first write, from one who knows without asking SQLite.
-    pages_known: &'a dyn Fn() -> u32,
     /// Pages of the database since.
     pages: Option<u32>,
 }
 
 impl Run<'_> {
     fn pages(&self) -> u32 {
-        self.pages.unwrap_or_else(self.pages_known)
+        self.pages.unwrap_or_else(self.terms.pages_known)
     }
 }
 
@@ -290,19 +300,19 @@ impl Sql {
     pub(crate) fn run<S: ResultSink>(
         &mut self,
         statements: &[Statement],
-        access: Access,
-        rules: Rules,
-        control: &Control,
-        pages_known: &dyn Fn() -> u32,
+        terms: Terms<'_>,
         sink: &mut S,
     ) -> Result<usize, RunError> {
-        self.connection.bound(control.deadline, control.steps_max);
-        self.connection.set_rules(rules);
+        let Control {
+            deadline,
+            steps_max,
+        } = *terms.control;
+        self.connection.bound(deadline, steps_max);
+        self.connection.set_rules(terms.rules);
         let mut run = Run {
-            access,
+            terms,
             statement: 0,
             start: 0,
-            pages_known,
             pages: None,
         };
         let result = statements
@@ -317,7 +327,7 @@ impl Sql {
                 count => Ok(count),
             })
             .and_then(|count| {
-                let unchecked = access == Access::Write
+                let unchecked = terms.access == Access::Write
                     && self.switched
                     && !self.connection.enforces_foreign_keys();
                 if unchecked {
@@ -457,12 +467,13 @@ impl Sql {
         let statement = run.statement;
         run.statement += 1;
         let is_read_only = prepared.is_read_only();
-        if run.access == Access::Read && (!is_read_only || prepared.is_command()) {
+        if run.terms.access == Access::Read && (!is_read_only || prepared.is_command()) {
             return Err(RunError::NotReadOnly { statement });
         }
         if prepared.parameter_count() != params.len() {
             return Err(RunError::Sql(own_words(WRONG_COUNT, statement)));
         }
+        (run.terms.between)();
         let pages_before = run.pages();
         let schema_before = match is_read_only || !prepared.marks().schema {
             true => None,

@@ -302,6 +302,19 @@ impl TransactionBuilder {
         self.buffer[start..start + PAGE_SIZE].copy_from_slice(image);
     }
 
+    /// Forgets the images for whose number `keep` is false. The others keep their order.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let at = |index: usize| HEADER_BYTES + index * ENTRY_BYTES;
+        let mut kept = 0;
+        for index in 0..self.image_count() {
+            if keep(index) {
+                self.buffer.copy_within(at(index)..at(index + 1), at(kept));
+                kept += 1;
+            }
+        }
+        self.truncate(kept);
+    }
+
     /// Forgets all images but the first `count`.
     pub fn truncate(&mut self, count: usize) {
         self.buffer.truncate(HEADER_BYTES + count * ENTRY_BYTES);

@@ -131,6 +131,9 @@ fn check(seed: u64) {
         both(&real, "BEGIN IMMEDIATE");
         let mut depth = 0;
         for _ in 0..1 + random.below(12) {
+            if depth == 0 {
+                real.lock().release_savepoints();
+            }
             let n = random.below(60);
             let sql = match random.below(10) {
                 0 | 1 => format!(

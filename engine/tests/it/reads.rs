@@ -277,7 +277,7 @@ fn what_is_too_large_fails_cleanly() {
     };
     let mut node = Node::with(&options);
     node.commit("CREATE TABLE t(a)");
-    let blobs = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 70) \
+    let blobs = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 280) \
                  INSERT INTO t SELECT zeroblob(1000000) FROM n";
     match node.try_execute(&[statement(blobs)]) {
         Err(ExecuteError::TooLarge { bytes, max }) => {

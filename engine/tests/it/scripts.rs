@@ -1,10 +1,10 @@
 //! Files of SQL: as requests, but for what files say around their statements.
 
-use tidemark_engine::ExecuteError;
+use tidemark_engine::{ExecuteError, Options};
 use tidemark_protocol::render::{ScriptRenderer, ServedBy, ValueForm};
 use tidemark_protocol::{Rules, Transaction};
 
-use crate::support::{Node, TRANSACTION, soon, stamp, statement};
+use crate::support::{Node, Random, TRANSACTION, soon, stamp, statement};
 
 fn sink() -> ScriptRenderer {
     let served_by = ServedBy {
@@ -154,4 +154,29 @@ fn a_file_of_many_megabytes_is_read_to_its_end() {
         panic!("the statement is too long");
     };
     assert_eq!(error.message, "statement too long: SQLITE_TOOBIG");
+}
+
+/// Each statement writes to pages all over an index, most of which the cache has let go of before: what counts
+/// is how many there are in the end, not how often each was written.
+#[test]
+fn a_file_that_fills_an_index_in_no_order_is_no_larger_than_its_pages() {
+    let mut node = Node::with(&Options {
+        cache_kib: 64,
+        ..Options::default()
+    });
+    import(&mut node, "CREATE TABLE t(a); CREATE INDEX i ON t(a)");
+    let mut random = Random(5);
+    let mut text = String::new();
+    for _ in 0..9000 {
+        text.push_str("INSERT INTO t VALUES");
+        for row in 0..25 {
+            let comma = if row > 0 { "," } else { "" };
+            text.push_str(&format!("{comma}('{:064x}')", random.next()));
+        }
+        text.push_str(";\n");
+    }
+    import(&mut node, &text);
+    let count = "SELECT count(*) FROM t INDEXED BY i WHERE a > ''";
+    assert_eq!(node.read(count).1.integer(), 225_000);
+    assert_eq!(node.read("PRAGMA integrity_check").1.text(), "ok");
 }
