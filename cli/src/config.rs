@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidemark_gateway::{Limits, SpoolConfig};
 use tidemark_protocol::node::Role;
-use tidemark_protocol::{NodeId, Region, render::AnswerBounds};
+use tidemark_protocol::{NodeId, Region, Regions, render::AnswerBounds};
 
 pub(crate) use self::quantity::Period;
 pub(crate) use self::secret::{Secret, SecretFileError};
@@ -87,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) upstreams: Vec<String>,
     /// Where the node is.
     pub(crate) region: Region,
+    /// What lies in which jurisdiction. Must be the same on all nodes.
+    pub(crate) regions: Regions,
     /// Guards against a data directory of another cluster.
     pub(crate) cluster: String,
     /// One token of clients.
@@ -146,6 +148,7 @@ impl Default for Config {
             via: Vec::new(),
             upstreams: Vec::new(),
             region: REGION_DEFAULT.parse().expect("a region name"),
+            regions: Regions::default(),
             cluster: CLUSTER_DEFAULT.to_owned(),
             token: None,
             token_file: None,

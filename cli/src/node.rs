@@ -114,6 +114,7 @@ async fn run_primary(
         voters: voters.collect(),
         join,
         via: via.map(|way| (way.node, way.url.clone())).collect(),
+        regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
@@ -176,6 +177,7 @@ async fn run_replica(
     let replica_config = ReplicaConfig {
         advertise: config.advertise.clone().or_else(own),
         upstreams: config.upstreams.clone(),
+        regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tidemark_protocol::{RequestId, Value};
+use tidemark_protocol::{Delivered, RequestId, Value};
 
 use crate::error::Error;
 use crate::exact::Exact;
@@ -160,6 +160,8 @@ pub struct Answers {
     /// Whether an earlier try of the same request had taken effect and this is its recorded answer, or
     /// what is left of it.
     pub repeated: bool,
+    /// How long nodes waited, what the answer may miss, and why it was handed on, if it was.
+    pub delivered: Delivered,
     /// The id the request was sent under.
     pub request: RequestId,
     /// How many times it was sent.

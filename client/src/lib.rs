@@ -83,7 +83,7 @@ mod transport;
 
 pub use tidemark_protocol::d1::{ReadReplication, ReplicationMode};
 pub use tidemark_protocol::node::{DatabaseStatus, NodeStatus, ReplicaStatus, Role, Verification};
-pub use tidemark_protocol::{FailureKind, OnMiss, RequestId, Statement, Value};
+pub use tidemark_protocol::{Delivered, FailureKind, OnMiss, RequestId, Statement, Value, Why};
 
 pub use crate::admin::{DatabaseInfo, NewDatabase};
 pub use crate::answer::{Answers, Meta, Outcome, QueryResult, RawResult, ServedBy};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tidemark_protocol::{OnMiss, RequestId, Statement, Value};
+use tidemark_protocol::{Freshness, OnMiss, RequestId, Statement, Value};
 
 use crate::answer::{Answers, Outcome, QueryResult, RawResult};
 use crate::error::Error;
@@ -78,6 +78,19 @@ impl Query {
     /// What a replica does that has not reached the session's bookmark in time.
     pub fn on_miss(mut self, rule: OnMiss) -> Self {
         self.options.on_miss = Some(rule);
+        self
+    }
+
+    /// Answers with everything that was acknowledged to anybody before it arrives.
+    pub fn linearizable(mut self) -> Self {
+        self.options.freshness = Freshness::Linearizable;
+        self
+    }
+
+    /// Answers with at least everything that was committed longer ago than this, at any node that can prove that
+    /// of itself. Outside a session that is all that is asked for; within one, the session's bookmark holds too.
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.options.freshness = Freshness::MaxStaleness(bound);
         self
     }
 
@@ -166,6 +179,19 @@ impl Batch {
     /// What a replica does that has not reached the session's bookmark in time.
     pub fn on_miss(mut self, rule: OnMiss) -> Self {
         self.options.on_miss = Some(rule);
+        self
+    }
+
+    /// Answers with everything that was acknowledged to anybody before it arrives.
+    pub fn linearizable(mut self) -> Self {
+        self.options.freshness = Freshness::Linearizable;
+        self
+    }
+
+    /// Answers with at least everything that was committed longer ago than this, at any node that can prove that
+    /// of itself. Outside a session that is all that is asked for; within one, the session's bookmark holds too.
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.options.freshness = Freshness::MaxStaleness(bound);
         self
     }
 

@@ -9,8 +9,8 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
 use tidemark_protocol::contract::DEADLINE_MAX;
-use tidemark_protocol::headers::{BOOKMARK, ON_MISS, REPEATED, SERVED_BY, VALUES};
-use tidemark_protocol::{OnMiss, RequestId, Statement, Value};
+use tidemark_protocol::headers::{BOOKMARK, DELIVERED, ON_MISS, READ, REPEATED, SERVED_BY, VALUES};
+use tidemark_protocol::{Freshness, OnMiss, RequestId, Statement, Value};
 
 use crate::answer::{Answers, StatementResult};
 use crate::client::Client;
@@ -24,6 +24,7 @@ use crate::transport::{Call, Effect};
 pub(crate) struct Options {
     pub(crate) deadline: Option<Duration>,
     pub(crate) on_miss: Option<OnMiss>,
+    pub(crate) freshness: Freshness,
     pub(crate) request: Option<RequestId>,
 }
 
@@ -91,6 +92,9 @@ impl Target {
             bookmark,
             served_by: text(&reply.headers, SERVED_BY).and_then(|text| text.parse().ok()),
             repeated: reply.headers.contains_key(REPEATED),
+            delivered: text(&reply.headers, DELIVERED)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
             request: call.request,
             attempts: reply.attempts,
         })
@@ -115,6 +119,10 @@ impl Target {
                 OnMiss::Error => "error",
             };
             headers.insert(ON_MISS, HeaderValue::from_static(rule));
+        }
+        if options.freshness != Freshness::Any {
+            let wish = options.freshness.to_string();
+            headers.insert(READ, HeaderValue::try_from(wish).expect("plain ASCII"));
         }
         Ok(headers)
     }

@@ -11,7 +11,7 @@ use prometheus_client::encoding::text;
 use tidemark_protocol::{DatabaseId, Node};
 
 use crate::ask::Ask;
-use crate::databases::looked;
+use crate::databases::{Primary, ask_primary, looked};
 use crate::envelope;
 use crate::gateway::{Gateway, check_database, missing};
 use crate::metrics::Route;
@@ -58,6 +58,30 @@ pub(crate) async fn verify<N: Node>(
         Ok(envelope::success(&verification, None))
     };
     gateway.answer(Route::Verify, &head, work).await
+}
+
+/// How far each replica has a database, as the node that leads sees it.
+pub(crate) async fn replicas<N: Node>(
+    State(gateway): State<Arc<Gateway<N>>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let work = async {
+        let Path(name) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_database(&name)?;
+        let ask = Ask::read(&head.headers)?;
+        match ask_primary(&gateway, &head, &ask).await? {
+            Primary::Said(response) => return Ok(response),
+            Primary::Gone(failure) => return Err(failure),
+            Primary::Here => {}
+        }
+        let found = gateway.node.resolve(&name);
+        let database = found.ok_or_else(|| missing(&*gateway.node, &name))?;
+        let replicas = looked(&ask, gateway.node.replicas(database)).await?;
+        Ok(envelope::success(&replicas, None))
+    };
+    gateway.answer(Route::Status, &head, work).await
 }
 
 /// The process lives.

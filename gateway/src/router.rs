@@ -80,6 +80,10 @@ fn entries<N: Node>() -> Vec<Entry<N>> {
             "/tidemark/v1/databases/{database}/verify",
             operations::verify,
         ),
+        get(
+            "/tidemark/v1/databases/{database}/replicas",
+            operations::replicas,
+        ),
         put("/tidemark/v1/uploads/{secret}", upload::upload),
         get("/tidemark/v1/downloads/{secret}", download::download),
         get("/tidemark/v1/openapi.json", openapi::description),

@@ -37,6 +37,7 @@ use crate::metrics::{ConsensusCollector, Metrics, ReplicaCollector};
 use crate::node::EXPORTS_MAX;
 use crate::pipeline::{Line, PipelineContext};
 use crate::ship::Followers;
+use crate::ship::listed::Listed;
 use crate::ship::recent::Recent;
 use crate::ship::session::ShipContext;
 use crate::transport::HttpTransport;
@@ -196,6 +197,8 @@ impl Primary {
             node: config.node,
             region: config.region.clone(),
             databases: Arc::clone(&databases),
+            regions: config.regions.clone(),
+            listed: Listed::default(),
             recent,
             followers: Arc::clone(&followers),
             serving: serving.subscribe(),
@@ -395,6 +398,7 @@ impl Primary {
                 .catalogue
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
+            self.ship.listed.adopt(&new);
             held.replace(Arc::clone(&new))
         };
         let listed_before = old.iter().flat_map(|old| old.entries());

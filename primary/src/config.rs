@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemark_engine::Options;
 use tidemark_protocol::render::AnswerBounds;
-use tidemark_protocol::{Incarnation, NodeId, Region};
+use tidemark_protocol::{Incarnation, NodeId, Region, Regions};
 
 use crate::consensus::{LOG_BYTES_KEPT, LOG_ENTRIES_KEPT, LOG_SEGMENT_BYTES};
 
@@ -59,6 +59,8 @@ pub struct PrimaryConfig {
     pub join: Option<Join>,
     /// Other ways to some members than the addresses that the cell knows: tunnels, address translation.
     pub via: HashMap<NodeId, String>,
+    /// What lies in which jurisdiction.
+    pub regions: Regions,
     /// What replicas and voters must know to connect. Empty: nothing, for nodes on loopback alone.
     pub cluster_secret: String,
     /// How databases are opened.
@@ -103,6 +105,7 @@ impl PrimaryConfig {
             voters: Vec::new(),
             join: None,
             via: HashMap::new(),
+            regions: Regions::default(),
             cluster_secret: String::new(),
             engine: Options::default(),
             answer: AnswerBounds::default(),

@@ -140,17 +140,17 @@ fn replica(known: &ReplicaStatus) -> ClusterNode {
 }
 
 /// Identifiers as the digits that people see.
-mod as_text {
+pub(crate) mod as_text {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::id::NodeId;
 
-    pub(super) fn serialize<S: Serializer>(node: &NodeId, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(node: &NodeId, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(node)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
         let text = String::deserialize(from)?;
         let plain = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = u64::from_str_radix(&text, 16).ok().filter(|_| plain);

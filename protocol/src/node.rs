@@ -223,6 +223,36 @@ pub struct ReplicaStatus {
     pub round_trip_us: Option<u64>,
 }
 
+/// One database as far as its replicas have it, as the node that leads sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DatabaseReplicas {
+    /// The database.
+    pub uuid: DatabaseId,
+    /// Where it is on the node that leads.
+    pub position: Position,
+    /// The replicas that follow it and are connected, by region and identifier.
+    pub replicas: Vec<DatabaseReplica>,
+}
+
+/// One database on one replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DatabaseReplica {
+    /// The replica, as text: programs that read every number as a float would round it.
+    #[serde(with = "crate::cluster::as_text")]
+    pub node: NodeId,
+    /// Its region.
+    pub region: Region,
+    /// Base URL under which it says that it is reached.
+    pub url: Option<String>,
+    /// The newest state that it said its readers see. `None`: it has said of none yet.
+    pub applied: Option<Position>,
+    /// Transactions committed and not known to be applied there, at most.
+    pub behind: u64,
+    /// Age of the oldest that was sent and is not confirmed, in milliseconds, by the leader's clock alone; zero
+    /// when none.
+    pub lag_ms: u64,
+}
+
 /// The content of a database, recomputed from its pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verification {
@@ -299,6 +329,17 @@ pub trait Node: Send + Sync + 'static {
         drop((options, output));
         async move {
             let text = format!("this node cannot export database {database} within {deadline:?}");
+            Err(Failure::new(FailureKind::Unavailable, text))
+        }
+    }
+
+    /// How far each replica has a database. For the node that leads.
+    fn replicas(
+        &self,
+        database: DatabaseId,
+    ) -> impl Future<Output = Result<DatabaseReplicas, Failure>> + Send {
+        async move {
+            let text = format!("this node does not ship database {database}");
             Err(Failure::new(FailureKind::Unavailable, text))
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemark_engine::{Options, Threads};
 use tidemark_protocol::env::Random;
 use tidemark_protocol::render::AnswerBounds;
-use tidemark_protocol::{NodeId, Region};
+use tidemark_protocol::{NodeId, Region, Regions};
 
 use crate::connector::{Connector, TcpConnector};
 
@@ -38,6 +38,8 @@ pub struct ReplicaConfig {
     pub node: NodeId,
     /// Its region.
     pub region: Region,
+    /// What lies in which jurisdiction.
+    pub regions: Regions,
     /// Base URLs of the nodes that it looks at for one to follow and forward to: voters of the cell. One
     /// that does not lead says who does.
     pub upstreams: Vec<String>,
@@ -74,6 +76,7 @@ impl ReplicaConfig {
             directory,
             node,
             region,
+            regions: Regions::default(),
             upstreams: vec![upstream],
             advertise: None,
             cluster_secret: String::new(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidemark_engine::Threads;
-use tidemark_protocol::catalogue::Catalogue;
+use tidemark_protocol::catalogue::{Catalogue, CatalogueEntry};
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Region};
 use tokio::sync::oneshot;
@@ -106,10 +106,16 @@ impl Core {
             .clone()
     }
 
-    /// Takes a newer catalogue: holds what it lists and nothing else. What is listed again while the files
+    /// Takes a newer catalogue: holds what it lists and what may lie in this region, and nothing else. What is listed again while the files
     /// of its former copy are still in use begins anew when those are gone: both have one name.
     pub(crate) fn adopt(&self, catalogue: &Arc<Catalogue>) {
-        let wanted = |id| catalogue.get(id).is_some_and(|entry| entry.replicated);
+        let may_hold = |entry: &CatalogueEntry| {
+            let ReplicaConfig {
+                regions, region, ..
+            } = &self.config;
+            entry.replicated && regions.allow(entry.jurisdiction.as_deref(), region)
+        };
+        let wanted = |id| catalogue.get(id).is_some_and(may_hold);
         let outbox = self.lock_outbox();
         let mut gone = Vec::new();
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +129,7 @@ impl Core {
                 }
                 keep
             });
-            for entry in catalogue.entries().filter(|entry| entry.replicated) {
+            for entry in catalogue.entries().filter(|entry| may_hold(entry)) {
                 roster.entry(entry.uuid).or_insert_with(|| {
                     let former = leaving.iter().filter(|copy| copy.id() == entry.uuid);
                     let former = former.map(|copy| copy.standing()).collect();

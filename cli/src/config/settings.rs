@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
-use tidemark_protocol::Region;
+use tidemark_protocol::{Region, Regions};
 
 use super::quantity::{Period, Size};
 use super::secret::Secret;
@@ -79,6 +79,10 @@ pub(crate) struct Settings {
     /// Region of this node, such as ENAM, WEUR or APAC [default: ENAM]
     #[arg(long, env = "TIDEMARK_REGION", value_name = "REGION")]
     pub(crate) region: Option<Region>,
+
+    /// What is said of each region: see the sample. In the file alone, the same on all nodes.
+    #[arg(skip)]
+    pub(crate) regions: Option<Regions>,
 
     /// Name of the cluster; a data directory of another cluster is refused [default: tidemark]
     #[arg(long, env = "TIDEMARK_CLUSTER", value_name = "NAME")]
@@ -184,6 +188,7 @@ impl Settings {
             via,
             upstream,
             region,
+            regions,
             cluster,
             token,
             token_file,
@@ -214,6 +219,7 @@ impl Settings {
         overwrite(&mut config.via, via);
         overwrite(&mut config.upstreams, upstream);
         overwrite(&mut config.region, region);
+        overwrite(&mut config.regions, regions);
         overwrite(&mut config.cluster, cluster);
         overwrite(&mut config.token, token);
         overwrite(&mut config.token_file, token_file);

@@ -72,7 +72,7 @@ async fn create_refuses_what_cannot_be() {
             "primary_location_hint",
         ),
         (
-            r#"{"name":"a","jurisdiction":"mars"}"#.to_owned(),
+            r#"{"name":"a","jurisdiction":"Mars!"}"#.to_owned(),
             "jurisdiction",
         ),
         (

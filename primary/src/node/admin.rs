@@ -25,6 +25,7 @@ impl Primary {
         create: CreateDatabase,
     ) -> Result<DatabaseInfo, Failure> {
         let term = self.leading_soon().await?;
+        self.config.regions.check(&create, &self.config.region)?;
         let random = uuid::Builder::from_random_bytes(self.environment.random.bytes16());
         let uuid = DatabaseId::new(random.into_uuid());
         let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);

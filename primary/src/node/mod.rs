@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
-    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseStatus, EditDatabase, ListDatabases,
-    NodeStatus, Role, Verification,
+    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseReplicas, DatabaseStatus, EditDatabase,
+    ListDatabases, NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
     DatabaseId, Execute, Executed, Exported, Failure, FailureKind, Freshness, Node, ReadContract,
@@ -142,6 +142,20 @@ impl Node for Primary {
     ) -> Result<Exported, Failure> {
         self.export_database(database, options, deadline, output)
             .await
+    }
+
+    async fn replicas(&self, database: DatabaseId) -> Result<DatabaseReplicas, Failure> {
+        if !(self.serves() && self.contact.is_certainly_fresh(&self.consensus).await) {
+            return Err(self.no_leader());
+        }
+        let line = self.line(database).await?;
+        let position = line.database().position();
+        let position = position.unwrap_or_else(|| line.durable());
+        Ok(DatabaseReplicas {
+            uuid: database,
+            position,
+            replicas: self.followers.of(database, position),
+        })
     }
 
     async fn status(&self) -> NodeStatus {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidemark_protocol::node::ReplicaStatus;
+use tidemark_protocol::node::{DatabaseReplica, ReplicaStatus};
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ struct State {
     dropped: Vec<DatabaseId>,
     unconfirmed: HashMap<DatabaseId, VecDeque<(Position, Instant)>>,
     unconfirmed_count: usize,
+    /// What its readers see, as it said.
+    applied: HashMap<DatabaseId, Position>,
     /// Of the newest message that it answered.
     round_trip: Option<Duration>,
 }
@@ -92,6 +94,18 @@ impl Followers {
             .collect()
     }
 
+    /// An account of each that follows this database, which is at `newest`.
+    pub(crate) fn of(&self, database: DatabaseId, newest: Position) -> Vec<DatabaseReplica> {
+        let now = Instant::now();
+        let all = self.all();
+        let of = all
+            .iter()
+            .filter_map(|follower| follower.of(database, newest, now));
+        let mut of: Vec<_> = of.collect();
+        of.sort_by(|a, b| (&a.region, a.node).cmp(&(&b.region, b.node)));
+        of
+    }
+
     fn all(&self) -> Vec<Arc<Follower>> {
         self.lock().iter().filter_map(Weak::upgrade).collect()
     }
@@ -108,14 +122,24 @@ impl Follower {
         self.node
     }
 
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
     /// Resolves when there may be something to send.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// From now on it wants this database.
-    pub(crate) fn follow(&self, database: DatabaseId) {
-        self.lock().followed.insert(database);
+    /// From now on it wants this database, of which it has this.
+    pub(crate) fn follow(&self, database: DatabaseId, applied: Option<Position>) {
+        let mut state = self.lock();
+        state.followed.insert(database);
+        match applied {
+            Some(position) => state.applied.insert(database, position),
+            None => state.applied.remove(&database),
+        };
+        drop(state);
         self.mark(database);
     }
 
@@ -162,6 +186,10 @@ impl Follower {
     /// Its readers see this state.
     pub(crate) fn confirmed(&self, database: DatabaseId, position: Position) {
         let mut state = self.lock();
+        if !state.followed.contains(&database) {
+            return;
+        }
+        state.applied.insert(database, position);
         let Some(queue) = state.unconfirmed.get_mut(&database) else {
             return;
         };
@@ -186,6 +214,30 @@ impl Follower {
     /// It echoed a heartbeat that was sent this long ago.
     pub(crate) fn echoed(&self, round_trip: Duration) {
         self.lock().round_trip = Some(round_trip);
+    }
+
+    fn of(&self, database: DatabaseId, newest: Position, now: Instant) -> Option<DatabaseReplica> {
+        let state = self.lock();
+        if !state.followed.contains(&database) {
+            return None;
+        }
+        let applied = state.applied.get(&database).copied();
+        // Of an earlier epoch, its number says nothing of how much is lacking.
+        let from = applied.filter(|at| at.epoch == newest.epoch);
+        let from = from.map_or(0, |at| at.seq.0);
+        let queue = state.unconfirmed.get(&database);
+        let oldest = queue.and_then(|queue| queue.front());
+        let lag = oldest.map_or(0, |(_, since)| {
+            now.saturating_duration_since(*since).as_millis()
+        });
+        Some(DatabaseReplica {
+            node: self.node,
+            region: self.region.clone(),
+            url: self.url.clone(),
+            applied,
+            behind: newest.seq.0.saturating_sub(from),
+            lag_ms: u64::try_from(lag).unwrap_or(u64::MAX),
+        })
     }
 
     fn status(&self, now: Instant) -> ReplicaStatus {
@@ -218,6 +270,7 @@ impl Follower {
 impl State {
     fn forget(&mut self, database: DatabaseId) {
         self.fresh.remove(&database);
+        self.applied.remove(&database);
         let forgotten = self
             .unconfirmed
             .remove(&database)

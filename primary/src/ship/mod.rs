@@ -9,6 +9,7 @@
 
 pub(crate) mod followers;
 pub(crate) mod image;
+pub(crate) mod listed;
 pub(crate) mod recent;
 pub(crate) mod session;
 

@@ -22,13 +22,14 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tidemark_protocol::stream::{FollowerMessage, SourceMessage, StreamError};
-use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Term};
+use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Regions, Term};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::followers::{Follower, Followers};
 use super::image::{self, HashesError, HashesInProgress};
+use super::listed::Listed;
 use super::recent::{After, Recent};
 use crate::cell::Environment;
 use crate::consensus::Consensus;
@@ -54,6 +55,9 @@ pub(crate) struct ShipContext {
     pub(crate) node: NodeId,
     pub(crate) region: Region,
     pub(crate) databases: Arc<Databases>,
+    pub(crate) regions: Regions,
+    /// The databases of the catalogue, with the jurisdictions that they must not leave.
+    pub(crate) listed: Listed,
     pub(crate) recent: Arc<Recent>,
     pub(crate) followers: Arc<Followers>,
     /// The term in which this node serves as leader.
@@ -354,7 +358,14 @@ impl<'a> Session<'a> {
         database: DatabaseId,
         position: Option<Position>,
     ) -> Result<(), SessionError> {
-        if self.context.databases.get(database).is_none() {
+        let ShipContext {
+            databases,
+            regions,
+            listed,
+            ..
+        } = &**self.context;
+        let may_leave = listed.may_lie_in(database, self.follower.region(), regions);
+        if databases.get(database).is_none() || !may_leave {
             return self.send(&SourceMessage::Dropped { database }).await;
         }
         match position {
@@ -367,7 +378,7 @@ impl<'a> Session<'a> {
             }
         }
         // From here on commits mark it; what came before is found by the position.
-        self.follower.follow(database);
+        self.follower.follow(database, position);
         Ok(())
     }
 

@@ -5,13 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Failure, FailureKind};
 use crate::id::{DatabaseId, Region};
 use crate::node::{CreateDatabase, DatabaseInfo, EditDatabase};
+use crate::regions::is_jurisdiction;
 
 /// Longest name of a database, in bytes. D1 states none; this one fits a file name.
 pub const NAME_BYTES_MAX: usize = 128;
 /// The name under which tools reach the catalogue; no database may have it.
 const NAME_RESERVED: &str = "catalogue";
-/// D1's jurisdictions.
-const JURISDICTIONS: [&str; 3] = ["eu", "fedramp", "us"];
 
 /// Whether replicas hold a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -206,9 +205,10 @@ impl CreateBody {
             None => None,
         };
         if let Some(given) = &jurisdiction
-            && !JURISDICTIONS.contains(&given.as_str())
+            && !is_jurisdiction(given)
         {
-            let text = format!("'{given}' is none of {}", JURISDICTIONS.join(", "));
+            // Which there are, the node knows that makes the database.
+            let text = format!("'{given}' is not of lowercase letters, digits and '-'");
             return Err(invalid("jurisdiction", text));
         }
         let replicated = read_replication.unwrap_or_default().mode == ReplicationMode::Auto;
