@@ -159,6 +159,14 @@ async fn the_rest(walk: &mut Walk, node: &Node) {
         let reply = walk.get(node, path).await;
         assert_eq!(reply.status, 200, "{path}");
     }
+    // Whatever a node tells of one database.
+    for operation in Description::of_this_build().operations() {
+        let path = operation.path.as_str();
+        if operation.method == Method::GET && path.starts_with("/tidemark/v1/databases/") {
+            let reply = walk.get(node, &path.replace("{database}", "shop")).await;
+            assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        }
+    }
     let verify = "/tidemark/v1/databases/shop/verify";
     walk.ask(node, Method::POST, verify, &[], "").await;
     walk.ask(

@@ -215,12 +215,15 @@ async fn provoke(operation: &Operation, kind: FailureKind) -> tidemark_tests::Re
     reply.expect("the node answers")
 }
 
-/// Failures that need more than one request: the gateway's own tests have them.
-const ELSEWHERE: [(&str, &str); 3] = [
-    // A file on its way.
+/// Failures that this node cannot have.
+const ELSEWHERE: [(&str, &str); 5] = [
+    // Of a file on its way: the gateway's own tests have them.
     ("/tidemark/v1/uploads/{secret}", "deadline"),
     ("/tidemark/v1/uploads/{secret}", "too_large"),
     ("/tidemark/v1/uploads/{secret}", "internal"),
+    // It has no replicas, and says so before anything else can go wrong.
+    ("/tidemark/v1/databases/{database}/replicas", "internal"),
+    ("/tidemark/v1/databases/{database}/replicas", "damaged"),
 ];
 
 #[tokio::test]
