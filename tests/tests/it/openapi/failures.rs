@@ -8,8 +8,8 @@ use serde_json::json;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, Limits, Metrics, ServeConfig};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{
-    CreateDatabase, DatabaseInfo, DatabaseList, EditDatabase, ListDatabases, NodeStatus, Role,
-    Verification,
+    CreateDatabase, DatabaseInfo, DatabaseList, DatabaseReplicas, EditDatabase, ListDatabases,
+    NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
     DatabaseId, Execute, Executed, Failure, FailureKind, Node, NodeId, RequestId,
@@ -74,6 +74,10 @@ impl Node for Failing {
     }
 
     async fn verify(&self, _: DatabaseId) -> Result<Verification, Failure> {
+        self.fail()
+    }
+
+    async fn replicas(&self, _: DatabaseId) -> Result<DatabaseReplicas, Failure> {
         self.fail()
     }
 
@@ -150,14 +154,9 @@ async fn serve(kind: FailureKind) -> Api {
 
 /// The path of an operation on this database, or on one that there is not.
 fn path(operation: &Operation, kind: FailureKind) -> String {
-    let database = match kind {
-        FailureKind::NoDatabase => "nope",
-        _ => DATABASE,
-    };
-    let account = match kind {
-        FailureKind::BadRequest => "a%20b",
-        _ => "acc",
-    };
+    let either = |is, one, other| if kind == is { one } else { other };
+    let database = either(FailureKind::NoDatabase, "nope", DATABASE);
+    let account = either(FailureKind::BadRequest, "a%20b", "acc");
     let path = operation.path.replace("{database}", database);
     let path = path.replace("{secret}", &"0".repeat(32));
     let path = path.replace("{account}", account);
@@ -171,9 +170,10 @@ fn body(operation: &Operation, kind: FailureKind) -> String {
     if kind == FailureKind::BadRequest {
         return "{".to_owned();
     }
-    let database = match kind {
-        FailureKind::NoDatabase => "../nope",
-        _ => DATABASE,
+    let database = if kind == FailureKind::NoDatabase {
+        "../nope"
+    } else {
+        DATABASE
     };
     let graphql = format!(
         "{{ viewer {{ accounts {{ d1StorageAdaptiveGroups(filter: {{ databaseId: \"{database}\" }}) \
@@ -192,19 +192,26 @@ fn body(operation: &Operation, kind: FailureKind) -> String {
 /// Asks so that it fails like this.
 async fn provoke(operation: &Operation, kind: FailureKind) -> tidemark_tests::Reply {
     let api = serve(kind).await;
-    let mut headers = vec![("x-d1-database-id", DATABASE)];
     let bearer = format!("Bearer {TOKEN}");
-    match kind {
-        FailureKind::Unauthenticated => {}
-        _ => headers.push(("authorization", &bearer)),
-    }
-    match kind {
-        FailureKind::Forbidden => headers.push(("origin", "http://elsewhere.example")),
-        FailureKind::BadRequest => headers.push(("tidemark-deadline", "soon")),
-        FailureKind::BadBookmark => headers.push(("x-d1-bookmark", "garbage")),
-        FailureKind::Deadline => headers.push(("tidemark-deadline", "0ms")),
-        FailureKind::NoDatabase => headers[0].1 = "nope",
-        _ => {}
+    let named = if kind == FailureKind::NoDatabase {
+        "nope"
+    } else {
+        DATABASE
+    };
+    let headers = [
+        (
+            FailureKind::Forbidden,
+            ("origin", "http://elsewhere.example"),
+        ),
+        (FailureKind::BadRequest, ("tidemark-deadline", "soon")),
+        (FailureKind::BadBookmark, ("x-d1-bookmark", "garbage")),
+        (FailureKind::Deadline, ("tidemark-deadline", "0ms")),
+    ];
+    let headers = headers.into_iter().filter(|(of, _)| *of == kind);
+    let mut headers: Vec<_> = headers.map(|(_, header)| header).collect();
+    headers.push(("x-d1-database-id", named));
+    if kind != FailureKind::Unauthenticated {
+        headers.push(("authorization", &bearer));
     }
     let (method, path) = (operation.method.clone(), path(operation, kind));
     let body = match method {
@@ -216,14 +223,11 @@ async fn provoke(operation: &Operation, kind: FailureKind) -> tidemark_tests::Re
 }
 
 /// Failures that this node cannot have.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     // Of a file on its way: the gateway's own tests have them.
     ("/tidemark/v1/uploads/{secret}", "deadline"),
     ("/tidemark/v1/uploads/{secret}", "too_large"),
     ("/tidemark/v1/uploads/{secret}", "internal"),
-    // It has no replicas, and says so before anything else can go wrong.
-    ("/tidemark/v1/databases/{database}/replicas", "internal"),
-    ("/tidemark/v1/databases/{database}/replicas", "damaged"),
 ];
 
 #[tokio::test]
