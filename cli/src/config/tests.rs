@@ -50,9 +50,10 @@ fn sample_file_names_every_setting_and_no_other() {
         .map(str::to_owned)
         .collect();
     assert!(flags.len() > 10, "flags are found: {flags:?}");
-    // Settings without a default stand there as comments: `# upstream = "..."`.
+    // Settings without a default stand there as comments: `# upstream = "..."`. The table at the end has no flag.
     let keys: Vec<String> = SAMPLE
         .lines()
+        .take_while(|line| !line.starts_with('['))
         .filter_map(|line| line.trim_start_matches("# ").split_once(" = "))
         .map(|(key, _)| key.to_owned())
         .collect();
@@ -63,6 +64,21 @@ fn sample_file_names_every_setting_and_no_other() {
             toml::from_str::<Settings>(line).unwrap();
         }
     }
+}
+
+#[test]
+fn regions_of_the_file_take_the_place_of_the_known_ones() {
+    let file = "[regions]\nfrankfurt = { jurisdictions = ['eu'] }\n";
+    let config = load(file, &[], Role::Primary).unwrap();
+    let allows = |region: &str| {
+        let region = region.parse().unwrap();
+        config.regions.allow(Some("eu"), &region)
+    };
+    assert!(allows("frankfurt"));
+    assert!(!allows("WEUR"));
+    let misspelt = "[regions]\nfrankfurt = { jurisdiction = ['eu'] }\n";
+    let error = load(misspelt, &[], Role::Primary).unwrap_err();
+    assert!(matches!(error, ConfigError::Parse { .. }), "{error:?}");
 }
 
 #[test]
