@@ -48,16 +48,17 @@ async fn bookmark_missed_follows_the_rule_of_the_request() {
         .source
         .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
     let mut request = at_least("SELECT count(*) FROM t", world.source.bookmark(DB));
-    request.deadline = ms(300);
+    // A tenth of it must do for the read itself, on a machine that has more to do.
+    request.deadline = ms(2000);
 
     request.on_miss = OnMiss::Forward;
     let started = Instant::now();
     let behind = Ok(Executed::Forward(Why::Behind));
     assert_eq!(world.execute(request.clone()).await, behind);
     let waited = started.elapsed();
-    assert!(waited >= ms(150), "gave up after {waited:?}");
+    assert!(waited >= ms(1000), "gave up after {waited:?}");
     assert!(
-        waited < ms(300),
+        waited < ms(2000),
         "no time is left to forward after {waited:?}"
     );
 
