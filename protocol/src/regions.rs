@@ -81,7 +81,7 @@ impl Regions {
                 let own = own.filter(|name| !HINTS.contains(name));
                 let known: Vec<_> = HINTS.into_iter().chain(own).collect();
                 let text = format!("'{hint}' is none of {}", known.join(", "));
-                return Err(invalid("primary_location_hint", text));
+                return Err(invalid("primary_location_hint", &text));
             }
         }
         let Some(jurisdiction) = &create.jurisdiction else {
@@ -91,14 +91,14 @@ impl Regions {
         if !known.contains(jurisdiction.as_str()) {
             let known: Vec<_> = known.into_iter().collect();
             let text = format!("'{jurisdiction}' is none of {}", known.join(", "));
-            return Err(invalid("jurisdiction", text));
+            return Err(invalid("jurisdiction", &text));
         }
         if !self.allow(Some(jurisdiction), region) {
             let text = format!(
                 "region {} of this cell is not in jurisdiction '{jurisdiction}'",
                 region.as_str().to_ascii_lowercase()
             );
-            return Err(invalid("jurisdiction", text));
+            return Err(invalid("jurisdiction", &text));
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ pub fn is_jurisdiction(name: &str) -> bool {
     (1..=JURISDICTION_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
 }
 
-fn invalid(property: &str, reason: String) -> Failure {
+fn invalid(property: &str, reason: &str) -> Failure {
     let text = format!("Invalid property: {property} => {reason}");
     Failure::new(FailureKind::BadRequest, text)
 }

@@ -267,7 +267,18 @@ impl Copy {
             Item::Transaction(transaction, _) => inbox.mark.received(transaction.header().next),
             Item::ImageBegin(position, _) => inbox.mark.image(*position),
             Item::NeedHashes(..) | Item::Dropped => inbox.mark.interrupted(),
-            _ => {}
+            Item::Open
+            | Item::Connected(_)
+            | Item::Disconnected(_)
+            | Item::Pages(..)
+            | Item::ImageEnd
+            | Item::Again(_)
+            | Item::Sleep
+            | Item::Wake
+            | Item::Suspect
+            | Item::Delete
+            | Item::Close(_)
+            | Item::Released => {}
         }
         if matches!(item, Item::Released) {
             inbox.released = true;

@@ -138,8 +138,13 @@ impl Soundings {
     pub(crate) fn answered(&self, stamp: u64) {
         let mut state = self.lock();
         let mut at = None;
-        while let Some((_, asked)) = state.unanswered.pop_front_if(|(asked, _)| *asked <= stamp) {
-            at = Some(asked);
+        while let Some((_, asked)) = state
+            .unanswered
+            .front()
+            .filter(|(asked, _)| *asked <= stamp)
+        {
+            at = Some(*asked);
+            state.unanswered.pop_front();
         }
         let (Some(at), Some(outbox)) = (at, &state.outbox) else {
             return;
