@@ -33,6 +33,12 @@ use crate::statistics::{Hour, HourFigures, Query, milliseconds};
 const STORAGE: &str = "d1StorageAdaptiveGroups";
 const ANALYTICS: &str = "d1AnalyticsAdaptiveGroups";
 const QUERIES: &str = "d1QueriesAdaptiveGroups";
+/// Lists in one question.
+const FIELDS_MAX: usize = 8;
+/// Fields to order a list by.
+const ORDER_MAX: usize = 4;
+/// Longest question, in bytes: what is said in it is copied for each list.
+const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// Groups in a list that asks for no bound, and most that it may ask for. As D1's API has it.
 const LIMIT_MAX: usize = 10_000;
 
@@ -59,6 +65,11 @@ pub(crate) async fn graphql<N: Node>(
     let work = async {
         let ask = Ask::read(&head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
+        let bytes = body.bytes.len();
+        if bytes > QUESTION_BYTES_MAX {
+            let text = format!("the question has {bytes} bytes, the limit is {QUESTION_BYTES_MAX}");
+            return Err(Failure::new(FailureKind::TooLarge, text));
+        }
         let question: Question = serde_json::from_slice(&body.bytes).map_err(|error| {
             let text = format!("The request is malformed: {error}");
             Failure::new(FailureKind::BadRequest, text)
@@ -101,6 +112,9 @@ fn fields(question: &Question) -> Result<Vec<(String, String, Wanted)>, String> 
         for viewer in named(selected, "viewer") {
             for account in named(&viewer.selection_set, "accounts") {
                 for field in all(&account.selection_set) {
+                    if found.len() == FIELDS_MAX {
+                        return Err(format!("more than {FIELDS_MAX} lists at a time"));
+                    }
                     let name = field.alias.as_ref().unwrap_or(&field.name).clone();
                     let wanted = wanted(field, &question.variables)?;
                     found.push((name, field.name.clone(), wanted));
@@ -138,7 +152,11 @@ fn wanted(field: &Field<'_, String>, variables: &Map<String, Value>) -> Result<W
         usize::try_from(limit).unwrap_or(LIMIT_MAX)
     });
     let order = match arguments.get("orderBy") {
-        Some(Value::Array(fields)) => fields.iter().filter_map(Value::as_str).collect(),
+        Some(Value::Array(fields)) => fields
+            .iter()
+            .filter_map(Value::as_str)
+            .take(ORDER_MAX)
+            .collect(),
         Some(Value::String(field)) => vec![field.as_str()],
         _ => Vec::new(),
     };
@@ -173,39 +191,69 @@ fn plain(argument: &Argument<'_, String>, variables: &Map<String, Value>) -> Val
 
 /// Takes the conditions of a filter, also those within `AND`. Moments count by the hour they are in.
 fn narrow(wanted: &mut Wanted, filter: &Value) -> Result<(), String> {
+    if let Value::Array(all) = filter {
+        return all.iter().try_for_each(|one| narrow(wanted, one));
+    }
     let Value::Object(conditions) = filter else {
-        return match filter {
-            Value::Array(all) => all.iter().try_for_each(|one| narrow(wanted, one)),
-            _ => Ok(()),
-        };
+        return Ok(());
     };
     for (name, value) in conditions {
-        let (start, end) = (*wanted.hours.start(), *wanted.hours.end());
+        let unknown = || format!("the condition '{name}' is none that is answered");
         match (name.as_str(), value) {
             ("AND", conditions) => narrow(wanted, conditions)?,
             ("databaseId", Value::String(database)) => wanted.database = Some(database.clone()),
-            (name, Value::String(moment)) => match name.split_once('_') {
-                Some(("datetimeHour" | "datetime" | "date", "geq" | "gt")) => {
-                    wanted.hours = start.max(hour(moment)?)..=end;
+            (name, Value::String(moment)) => {
+                let (what, bound) = name.rsplit_once('_').unwrap_or((name, "eq"));
+                if !matches!(what, "datetimeHour" | "datetime" | "date") {
+                    return Err(unknown());
                 }
-                Some(("datetimeHour" | "datetime" | "date", "leq" | "lt")) => {
-                    wanted.hours = start..=end.min(hour(moment)?);
-                }
-                _ => {}
-            },
-            _ => {}
+                let Span {
+                    first,
+                    last,
+                    begins,
+                } = span(moment)?;
+                let (start, end) = (*wanted.hours.start(), *wanted.hours.end());
+                wanted.hours = match bound {
+                    "eq" => start.max(first)..=end.min(last),
+                    "geq" => start.max(first)..=end,
+                    "gt" => start.max(Hour(last.0.saturating_add(u64::from(what == "date"))))..=end,
+                    "leq" => start..=end.min(last),
+                    "lt" if begins => start..=end.min(Hour(first.0.saturating_sub(1))),
+                    "lt" => start..=end.min(first),
+                    _ => return Err(unknown()),
+                };
+            }
+            _ => return Err(unknown()),
         }
     }
     Ok(())
 }
 
-fn hour(moment: &str) -> Result<Hour, String> {
-    let at = match moment.parse::<jiff::civil::Date>() {
-        Ok(date) if !moment.contains('T') => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)),
-        _ => moment.parse(),
+/// A moment or a day, in hours.
+struct Span {
+    first: Hour,
+    last: Hour,
+    /// Nothing of the first hour is before it.
+    begins: bool,
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    const HOUR_MS: i64 = 3_600_000;
+    let wrong = |error: jiff::Error| format!("'{text}' is no moment: {error}");
+    let is_day = !text.contains('T');
+    let at = if is_day {
+        let day: jiff::civil::Date = text.parse().map_err(wrong)?;
+        TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0))
+    } else {
+        text.parse()
     };
-    let at = at.map_err(|error| format!("'{moment}' is no moment: {error}"))?;
-    Ok(Hour::of(u64::try_from(at.as_millisecond()).unwrap_or(0)))
+    let ms = at.map_err(wrong)?.as_millisecond();
+    let first = Hour::of(u64::try_from(ms).unwrap_or(0));
+    Ok(Span {
+        first,
+        last: Hour(first.0 + if is_day { 23 } else { 0 }),
+        begins: ms % HOUR_MS == 0,
+    })
 }
 
 /// Bytes of the database that the filter names.
@@ -276,34 +324,41 @@ fn by_query<N: Node>(gateway: &Gateway<N>, wanted: &Wanted) -> Value {
     let Some(database) = of_whom(gateway, wanted) else {
         return json!([]);
     };
-    let queries = gateway.statistics.queries(wanted.hours.clone(), database);
-    let mut groups: Vec<Value> = queries.iter().map(query_group).collect();
-    groups.sort_by(|one, other| {
+    let mut queries = gateway.statistics.queries(wanted.hours.clone(), database);
+    queries.sort_by(|one, other| {
         let by = |field: &String| {
-            let (path, descending) = match field.rsplit_once('_') {
-                Some((path, "DESC")) => (path, true),
-                Some((path, "ASC")) => (path, false),
+            let (figure, descending) = match field.rsplit_once('_') {
+                Some((figure, "DESC")) => (figure, true),
+                Some((figure, "ASC")) => (figure, false),
                 _ => (field.as_str(), false),
             };
-            let figure = |group: &Value| {
-                let (sort, name) = path.split_once('_').unwrap_or(("", path));
-                let of = if sort.is_empty() { group } else { &group[sort] };
-                of[name].as_f64().unwrap_or(0.0)
-            };
-            let order = figure(one).total_cmp(&figure(other));
+            let order = measure(figure, one).total_cmp(&measure(figure, other));
             if descending { order.reverse() } else { order }
         };
-        let given = wanted
-            .order
-            .iter()
-            .map(by)
-            .fold(Ordering::Equal, Ordering::then);
+        let given = wanted.order.iter().map(by);
+        let given = given.fold(Ordering::Equal, Ordering::then);
         // Always the same order, whatever the maps inside have.
-        let text = |group: &Value| group["dimensions"]["query"].to_string();
-        given.then_with(|| text(one).cmp(&text(other)))
+        given.then_with(|| (&one.text, one.database).cmp(&(&other.text, other.database)))
     });
-    groups.truncate(wanted.limit);
-    groups.into()
+    queries.iter().take(wanted.limit).map(query_group).collect()
+}
+
+/// A figure by its name in `orderBy`. One that is not known orders nothing.
+fn measure(figure: &str, query: &Query) -> f64 {
+    let figures = &query.figures;
+    let of = |name: &str| match name {
+        "queryDurationMs" => milliseconds(figures.duration),
+        "rowsRead" => figures.rows_read as f64,
+        "rowsWritten" => figures.rows_written as f64,
+        "rowsReturned" => figures.rows_returned as f64,
+        _ => 0.0,
+    };
+    match figure.split_once('_') {
+        Some(("sum", name)) => of(name),
+        Some(("avg", name)) => average(of(name), figures.count),
+        _ if figure == "count" => figures.count as f64,
+        _ => 0.0,
+    }
 }
 
 fn query_group(query: &Query) -> Value {

@@ -103,9 +103,12 @@ fn wish(from: &HeaderMap) -> Result<ReadWish, Failure> {
         return Ok(ReadWish::default());
     }
     let wish = lines.join(",").parse();
-    wish.map_err(|error| match error {
-        ReadWishError::Bookmark(error) => Failure::new(FailureKind::BadBookmark, error.to_string()),
-        error => invalid(headers::READ, error),
+    wish.map_err(|error| {
+        if let ReadWishError::Bookmark(error) = error {
+            Failure::new(FailureKind::BadBookmark, error.to_string())
+        } else {
+            invalid(headers::READ, error)
+        }
     })
 }
 

@@ -3,8 +3,11 @@
 //! Counted are requests that this node ran itself, on whichever role; what it passed on counts where it ran, and
 //! an answer that was repeated counts nothing. A query is a text with its literals replaced ([`text`]); a batch
 //! is one, of all its texts. Kept in memory, since the node started, for 31 days as D1 has it, and for fewer if
-//! the bounds say so: the oldest hours go first. Of an hour with more distinct queries than its bound the
-//! others are in the totals alone.
+//! that takes more than [`BYTES_MAX`]: the oldest hours go first. Of an hour with more distinct queries than its
+//! bound the others are in the totals alone.
+//!
+//! Every query passes here twice, so both ways are short: a text that was seen lately is looked up by its hash,
+//! and counting touches one hour of one database.
 
 mod figures;
 mod text;
@@ -12,7 +15,7 @@ mod text;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidemark_protocol::render::Tally;
@@ -22,14 +25,21 @@ pub(crate) use self::figures::{HourFigures, QueryFigures};
 
 /// Hours that are kept.
 const HOURS_MAX: u64 = 31 * 24;
-/// Hours of which the distribution of durations is kept: a kilobyte each.
+/// Hours of which the distribution of durations is kept,
 const DISTRIBUTIONS_HOURS_MAX: u64 = 25;
+/// and of how many databases and hours: about two kilobytes each.
+const DISTRIBUTIONS_MAX: usize = 4096;
 /// Distinct queries of one database in one hour.
 const QUERIES_PER_HOUR_MAX: usize = 250;
-/// Figures of queries, over all hours and databases: about a hundred bytes each.
-const FIGURES_MAX: usize = 200_000;
-/// Texts that were looked at before. Emptied when full.
-const TEXTS_KNOWN_MAX: usize = 20_000;
+/// Figures and the texts of their queries, each text counted in every hour that has it.
+const BYTES_MAX: usize = 64 << 20;
+/// What is left of them once they are too many: so that not every new one drops another.
+const BYTES_LEFT: usize = BYTES_MAX / 8 * 7;
+/// What the figures of a query take besides its text, about; and those of an hour.
+const FIGURES_BYTES: usize = 160;
+const HOUR_BYTES: usize = 256;
+/// Texts that were looked at before, of at most two kilobytes each. Emptied when full.
+const TEXTS_KNOWN_MAX: usize = 4096;
 
 /// Hours since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,29 +52,30 @@ impl Hour {
     }
 }
 
-/// A query, by the hash of its text without literals.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct QueryId(u64);
-
 /// The counting of one node.
 #[derive(Debug, Default)]
-pub(crate) struct Statistics(Mutex<Counts>);
+pub(crate) struct Statistics {
+    /// Queries by the hash of what they were asked as.
+    known: RwLock<HashMap<u64, Arc<str>>>,
+    counts: Mutex<Counts>,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
     /// In the order in which they are dropped.
     hours: BTreeMap<(Hour, DatabaseId), HourOfDatabase>,
-    /// Figures of queries in `hours`.
-    figures: usize,
-    texts: HashMap<QueryId, Arc<str>>,
-    /// What hashes of texts as they came stand for.
-    known: HashMap<u64, QueryId>,
+    newest: Option<Hour>,
+    /// Of everything in `hours`, about.
+    bytes: usize,
+    /// Of those in `hours`.
+    distributions: usize,
 }
 
 #[derive(Debug, Default)]
 struct HourOfDatabase {
     total: HourFigures,
-    queries: HashMap<QueryId, QueryFigures>,
+    queries: HashMap<Arc<str>, QueryFigures>,
+    bytes: usize,
 }
 
 /// A query of a database, over several hours.
@@ -77,27 +88,19 @@ pub(crate) struct Query {
 
 impl Statistics {
     /// Which query these statements are. Before they run: who runs them takes them along.
-    pub(crate) fn identify(&self, statements: &[Statement]) -> QueryId {
-        let mut hasher = DefaultHasher::new();
-        for statement in statements {
-            statement.sql.hash(&mut hasher);
+    pub(crate) fn identify(&self, statements: &[Statement]) -> Arc<str> {
+        let hash = hash(statements);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(query) = known.get(&hash) {
+            return Arc::clone(query);
         }
-        let hash = hasher.finish();
-        if let Some(query) = self.lock().known.get(&hash) {
-            return *query;
+        drop(known);
+        let query: Arc<str> = text::without_literals(statements).into();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= TEXTS_KNOWN_MAX {
+            known.clear();
         }
-        // Outside of the lock: it takes its time with a long text.
-        let text = text::without_literals(statements);
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let query = QueryId(hasher.finish());
-        let mut counts = self.lock();
-        if counts.known.len() >= TEXTS_KNOWN_MAX {
-            counts.known.clear();
-            counts.forget_texts();
-        }
-        counts.known.insert(hash, query);
-        counts.texts.entry(query).or_insert_with(|| text.into());
+        known.insert(hash, Arc::clone(&query));
         query
     }
 
@@ -105,7 +108,7 @@ impl Statistics {
     pub(crate) fn count(
         &self,
         database: DatabaseId,
-        query: QueryId,
+        query: Arc<str>,
         tally: &Tally,
         answer_bytes: usize,
         unix_ms: u64,
@@ -116,22 +119,27 @@ impl Statistics {
         }
         let hour = Hour::of(unix_ms);
         let mut counts = self.lock();
-        let new_hour = !counts.hours.contains_key(&(hour, database));
+        counts.advance(hour);
+        let has_room = counts.distributions < DISTRIBUTIONS_MAX;
         let of_hour = counts.hours.entry((hour, database)).or_default();
-        of_hour.total.add(tally, answer_bytes as u64);
-        let has_room = of_hour.queries.len() < QUERIES_PER_HOUR_MAX;
-        let mut added = 0;
+        let distributed = of_hour.total.add(tally, answer_bytes as u64, has_room);
+        let before = of_hour.bytes;
+        if before == 0 {
+            of_hour.bytes = HOUR_BYTES;
+        }
         if let Some(figures) = of_hour.queries.get_mut(&query) {
             figures.add(tally);
-        } else if has_room {
+        } else if of_hour.queries.len() < QUERIES_PER_HOUR_MAX {
             let mut figures = QueryFigures::default();
             figures.add(tally);
+            of_hour.bytes += query.len() + FIGURES_BYTES;
             of_hour.queries.insert(query, figures);
-            added = 1;
         }
-        counts.figures += added;
-        if new_hour || counts.figures > FIGURES_MAX {
-            counts.forget(hour);
+        let grown = of_hour.bytes - before;
+        counts.bytes += grown;
+        counts.distributions += usize::from(distributed);
+        if counts.bytes > BYTES_MAX {
+            counts.shrink(BYTES_LEFT);
         }
     }
 
@@ -155,26 +163,25 @@ impl Statistics {
         database: Option<DatabaseId>,
     ) -> Vec<Query> {
         let counts = self.lock();
-        let mut sums: HashMap<(DatabaseId, QueryId), QueryFigures> = HashMap::new();
+        let mut sums: HashMap<(DatabaseId, Arc<str>), QueryFigures> = HashMap::new();
         for (_, database, of_hour) in counts.within(hours, database) {
             for (query, figures) in &of_hour.queries {
-                sums.entry((database, *query)).or_default().merge(figures);
+                let key = (database, Arc::clone(query));
+                sums.entry(key).or_default().merge(figures);
             }
         }
-        let named = |((database, query), figures)| {
-            let text = Arc::clone(counts.texts.get(&query)?);
-            Some(Query {
-                text,
-                database,
-                figures,
-            })
+        drop(counts);
+        let query = |((database, text), figures)| Query {
+            text,
+            database,
+            figures,
         };
-        sums.into_iter().filter_map(named).collect()
+        sums.into_iter().map(query).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // Counts are whole between any two statements above.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,32 +199,53 @@ impl Counts {
             .map(|((hour, database), of_hour)| (*hour, *database, of_hour))
     }
 
-    /// Drops what is too old, and the oldest of what is too much.
-    fn forget(&mut self, now: Hour) {
-        let mut dropped = false;
-        while let Some(first) = self.hours.first_entry()
-            && (first.key().0.0 + HOURS_MAX <= now.0 || self.figures > FIGURES_MAX)
+    /// At the first request of an hour: drops what is too old by then.
+    fn advance(&mut self, now: Hour) {
+        if self.newest.is_some_and(|newest| newest >= now) {
+            return;
+        }
+        self.newest = Some(now);
+        while let Some((hour, _)) = self.hours.keys().next()
+            && hour.0 + HOURS_MAX <= now.0
         {
-            self.figures -= first.remove().queries.len();
-            dropped = true;
+            self.drop_first();
         }
         for ((hour, _), of_hour) in &mut self.hours {
-            if hour.0 + DISTRIBUTIONS_HOURS_MAX <= now.0 {
-                of_hour.total.drop_distribution();
+            if hour.0 + DISTRIBUTIONS_HOURS_MAX <= now.0 && of_hour.total.drop_distribution() {
+                self.distributions -= 1;
             }
-        }
-        if dropped {
-            self.known.clear();
-            self.forget_texts();
         }
     }
 
-    /// Drops texts without figures.
-    fn forget_texts(&mut self) {
-        let hours = &self.hours;
-        self.texts
-            .retain(|query, _| hours.values().any(|of| of.queries.contains_key(query)));
+    /// Drops the oldest hours until no more than this is left.
+    fn shrink(&mut self, bytes: usize) {
+        while self.bytes > bytes && !self.hours.is_empty() {
+            self.drop_first();
+        }
     }
+
+    fn drop_first(&mut self) {
+        if let Some((_, mut dropped)) = self.hours.pop_first() {
+            self.bytes -= dropped.bytes;
+            self.distributions -= usize::from(dropped.total.drop_distribution());
+        }
+    }
+}
+
+/// Of as much as decides which query it is.
+fn hash(statements: &[Statement]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    statements.len().hash(&mut hasher);
+    let mut budget = text::LOOKED_AT_BYTES_MAX;
+    for Statement { sql, .. } in statements {
+        let looked_at = &sql.as_bytes()[..sql.len().min(budget)];
+        (sql.len(), looked_at).hash(&mut hasher);
+        budget -= looked_at.len();
+        if budget == 0 {
+            break;
+        }
+    }
+    hasher.finish()
 }
 
 /// Milliseconds with their fraction, as D1 gives durations.
@@ -272,9 +300,10 @@ mod tests {
     fn hours_and_databases_are_told_apart() {
         let statistics = Statistics::default();
         let query = statistics.identify(&[statement("SELECT 1")]);
-        statistics.count(database(1), query, &tally(1, false), 2, HOUR_MS);
-        statistics.count(database(1), query, &tally(2, true), 2, 2 * HOUR_MS);
-        statistics.count(database(2), query, &tally(4, false), 2, 2 * HOUR_MS);
+        let again = || Arc::clone(&query);
+        statistics.count(database(1), again(), &tally(1, false), 2, HOUR_MS);
+        statistics.count(database(1), again(), &tally(2, true), 2, 2 * HOUR_MS);
+        statistics.count(database(2), again(), &tally(4, false), 2, 2 * HOUR_MS);
         let reads = |hours, database| -> Vec<u64> {
             let found = statistics.hours(hours, database);
             found.iter().map(|(.., total)| total.rows_read).collect()
@@ -304,12 +333,10 @@ mod tests {
             statistics.count(database(1), query, &tally(1, false), 2, HOUR_MS);
         }
         let all = Hour(0)..=Hour(u64::MAX);
-        assert_eq!(
-            statistics.queries(all.clone(), None).len(),
-            QUERIES_PER_HOUR_MAX
-        );
+        let queries = statistics.queries(all.clone(), None);
+        assert_eq!(queries.len(), QUERIES_PER_HOUR_MAX);
         let (.., total) = statistics.hours(all.clone(), None).remove(0);
-        assert_eq!(total.read_queries as usize, QUERIES_PER_HOUR_MAX + 10);
+        assert_eq!(total.read_queries, QUERIES_PER_HOUR_MAX as u64 + 10);
 
         let query = statistics.identify(&[statement("SELECT 1")]);
         let later = (1 + HOURS_MAX) * HOUR_MS;
@@ -317,6 +344,28 @@ mod tests {
         let kept: Vec<Hour> = statistics.hours(all, None).iter().map(|of| of.0).collect();
         assert_eq!(kept, [Hour(1 + HOURS_MAX)]);
         let counts = statistics.lock();
-        assert_eq!((counts.figures, counts.texts.len()), (1, 1));
+        assert_eq!(counts.distributions, 1);
+        assert_eq!(counts.bytes, HOUR_BYTES + FIGURES_BYTES + "SELECT ?".len());
+    }
+
+    #[test]
+    fn the_oldest_hours_make_room() {
+        let statistics = Statistics::default();
+        let long = "a".repeat(2000);
+        for n in 0..BYTES_MAX as u64 / 2000 {
+            let query = format!("{long}{n}").into();
+            let hour = n / (QUERIES_PER_HOUR_MAX as u64 - 1);
+            statistics.count(database(1), query, &tally(1, false), 2, hour * HOUR_MS);
+        }
+        let counts = statistics.lock();
+        assert!(counts.bytes <= BYTES_MAX, "{}", counts.bytes);
+        let summed: usize = counts.hours.values().map(|of| of.bytes).sum();
+        assert_eq!(counts.bytes, summed);
+        assert!(!counts.hours.contains_key(&(Hour(0), database(1))));
+        let distributed = counts
+            .hours
+            .values()
+            .filter(|of| of.total.duration_p90().is_some());
+        assert_eq!(counts.distributions, distributed.count());
     }
 }

@@ -28,7 +28,8 @@ pub(crate) struct HourFigures {
 }
 
 impl HourFigures {
-    pub(super) fn add(&mut self, tally: &Tally, answer_bytes: u64) {
+    /// Whether this began a distribution of durations, for which there is room or not.
+    pub(super) fn add(&mut self, tally: &Tally, answer_bytes: u64, has_room: bool) -> bool {
         match tally.wrote {
             true => self.write_queries += 1,
             false => self.read_queries += 1,
@@ -37,14 +38,21 @@ impl HourFigures {
         self.rows_written = self.rows_written.saturating_add(tally.rows_written);
         self.answer_bytes = self.answer_bytes.saturating_add(answer_bytes);
         self.duration = self.duration.saturating_add(tally.duration);
-        let durations = self.durations.get_or_insert_with(|| {
-            Histogram::new_with_bounds(1, DURATION_MAX_US, DIGITS).expect("sound bounds")
-        });
-        durations.saturating_record(u64::try_from(tally.duration.as_micros()).unwrap_or(u64::MAX));
+        let begins = self.durations.is_none() && self.count() == 1 && has_room;
+        if begins {
+            let durations = Histogram::new_with_bounds(1, DURATION_MAX_US, DIGITS);
+            self.durations = Some(durations.expect("sound bounds"));
+        }
+        if let Some(durations) = &mut self.durations {
+            let micros = u64::try_from(tally.duration.as_micros()).unwrap_or(u64::MAX);
+            durations.saturating_record(micros);
+        }
+        begins
     }
 
-    pub(super) fn drop_distribution(&mut self) {
-        self.durations = None;
+    /// Whether there was one.
+    pub(super) fn drop_distribution(&mut self) -> bool {
+        self.durations.take().is_some()
     }
 
     /// Requests.

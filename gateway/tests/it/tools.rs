@@ -193,6 +193,18 @@ async fn graphql_has_figures_of_what_ran() {
         json!("SELECT a FROM t WHERE b = ?")
     );
 
+    let a_day = json!({ "date_geq": "2026-01-01", "date_leq": "2026-01-01" });
+    let found = figures(&server, "d1QueriesAdaptiveGroups(filter: $filter)", a_day).await;
+    assert_eq!(found.as_array().unwrap().len(), 2);
+    for none in [
+        json!({ "datetimeHour_lt": "2026-01-01T00:00:00Z" }),
+        json!({ "date_gt": "2026-01-01" }),
+        json!({ "date": "2026-01-02" }),
+        json!({ "datetimeHour_geq": "2026-01-01T01:00:00Z" }),
+    ] {
+        let found = figures(&server, "d1QueriesAdaptiveGroups(filter: $filter)", none).await;
+        assert_eq!(found, json!([]));
+    }
     let before = day("2025-12-30T00:00:00Z", "2025-12-31T00:00:00Z");
     let none = figures(&server, "d1QueriesAdaptiveGroups(filter: $filter)", before).await;
     assert_eq!(none, json!([]));
@@ -204,8 +216,11 @@ async fn graphql_has_figures_of_what_ran() {
 #[tokio::test]
 async fn graphql_that_is_none_is_refused_in_its_own_form() {
     let server = Server::start(Double::leading()).await;
-    let deep = format!("{{ a {} }}", "{ a ".repeat(10_000));
-    for query in ["query {", "mutation { a }", deep.as_str()] {
+    let deep = format!("{{ a {} }}", "{ a ".repeat(3_000));
+    let many = "d1StorageAdaptiveGroups ".repeat(20);
+    let many = format!("{{ viewer {{ accounts {{ {many} }} }} }}");
+    let unknown = r#"{ viewer { accounts { d1QueriesAdaptiveGroups(filter: {colour: "red"}) } } }"#;
+    for query in ["query {", "mutation { a }", &deep, &many, unknown] {
         let body = json!({ "query": query }).to_string();
         let got = server.post("/client/v4/graphql", body).send().await;
         assert_eq!(got.status.as_u16(), 200);
