@@ -168,6 +168,8 @@ pub enum SourceMessage {
     },
     /// I led at a moment after you asked this, and whatever was committed until then was sent before this
     /// message: as transactions, or by [`SourceMessage::NeedHashes`] or [`SourceMessage::Dropped`] in their stead.
+    /// Nothing is said of a database that an image is awaited of, until its [`SourceMessage::ImageEnd`]: what was
+    /// committed after the image began is sent behind that.
     Current {
         /// Of the question. Earlier ones that were not answered are answered with it.
         stamp: u64,

@@ -265,13 +265,14 @@ impl Copy {
         let mut inbox = self.inbox();
         match &item {
             Item::Transaction(transaction, _) => inbox.mark.received(transaction.header().next),
-            Item::ImageBegin(position, _) => inbox.mark.image(*position),
-            Item::NeedHashes(..) | Item::Dropped => inbox.mark.interrupted(),
+            Item::ImageBegin(position, _) => inbox.mark.image_begun(*position),
+            Item::ImageEnd => inbox.mark.image_ended(),
+            Item::NeedHashes(..) => inbox.mark.interrupted(),
+            Item::Dropped => inbox.mark.dropped(),
             Item::Open
             | Item::Connected(_)
             | Item::Disconnected(_)
             | Item::Pages(..)
-            | Item::ImageEnd
             | Item::Again(_)
             | Item::Sleep
             | Item::Wake
@@ -320,7 +321,7 @@ impl Copy {
         self.inbox().mark.followed(outbox.number());
     }
 
-    /// The source begins something else than transactions, which may have to wait before it is fed.
+    /// The source is to send an image, which may have to wait before it is fed.
     pub(crate) fn interrupted(&self) {
         self.inbox().mark.interrupted();
     }

@@ -20,9 +20,13 @@
 //!
 //! A copy is *complete* as of a question ([`Mark::sight`]) if
 //!
-//! 1. the question went out behind the wish to follow the database, on the same connection;
+//! 1. the question went out behind the wish to follow the database, on the same connection, and behind the end
+//!    of the last image of it that came since;
 //! 2. nothing is missing that comes in another form than transactions (an image, or the end of the database);
 //! 3. readers see the last transaction that was received.
+//!
+//! The source answers past an image: it has what was committed when it began, and what was committed while it
+//! was on its way comes behind its end. So no question from before that end proves anything of this database.
 //!
 //! Messages reach a copy's inbox in the order in which they came, and an answer counts only once everything
 //! before it is there: so a look at the answer first and at the inbox then sees all that the answer vouches for.
@@ -46,7 +50,7 @@ use crate::wait::Outlook;
 pub(crate) const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Shortest time between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
-/// Questions without an answer, beyond which none is put.
+/// Questions without an answer that are remembered.
 const UNANSWERED_MAX: usize = 64;
 /// Part of itself by which the round trip is believed to have grown with each answer, so that a way that became
 /// longer is known as such after a minute or so.
@@ -66,7 +70,7 @@ struct State {
     /// Of the connection that is up, if its source understands questions.
     outbox: Option<Arc<Outbox>>,
     next: u64,
-    /// Questions without an answer, and when they were put.
+    /// Questions without an answer, and when they were put: the oldest, and the newest behind it.
     unanswered: VecDeque<(u64, Instant)>,
     asked_at: Option<Instant>,
     proof: Option<Proof>,
@@ -111,8 +115,13 @@ impl Soundings {
         let Some(outbox) = state.outbox.clone() else {
             return;
         };
-        if lately || state.unanswered.len() >= UNANSWERED_MAX {
+        if lately {
             return;
+        }
+        if state.unanswered.len() >= UNANSWERED_MAX {
+            // The source drops what it could not confirm. Should an answer to this one come all the same, it
+            // counts from the one before; the first one stays, which says how long there has been none.
+            state.unanswered.remove(1);
         }
         state.next += 1;
         let stamp = state.next;
@@ -189,10 +198,10 @@ impl Soundings {
 /// What the stream brought of one database, whether or not it is applied.
 #[derive(Debug, Default)]
 pub(crate) struct Mark {
-    /// On which connection the source was asked to send it, and when that was in the outbox.
+    /// On which connection the source was asked to send it, and from when on its answers count: the wish was in
+    /// the outbox, and the last image had come.
     followed: Option<(u64, Instant)>,
-    /// Whether something has to come first that is no transaction.
-    gap: bool,
+    gap: Gap,
     /// Where the last thing that came leads.
     received: Option<Position>,
     /// The copy was complete as of then.
@@ -203,6 +212,20 @@ pub(crate) struct Mark {
     pace: Option<Duration>,
     /// See [`Outlook::work`].
     work: Option<Duration>,
+}
+
+/// What has to come before transactions lead on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Gap {
+    /// Nothing.
+    #[default]
+    None,
+    /// The wish for hashes, or another start. What still comes of an image was sent before.
+    Start,
+    /// An image.
+    Image,
+    /// The rest of it.
+    Rest,
 }
 
 /// What is known of how old a copy is.
@@ -223,7 +246,7 @@ impl Mark {
     pub(crate) fn restart(&mut self, standing: &Standing, proof: Option<Proof>, gap: bool) {
         self.look(standing, proof); // the last of the connection before
         self.followed = None;
-        self.gap = gap;
+        self.gap = if gap { Gap::Start } else { Gap::None };
         self.received = None;
     }
 
@@ -237,15 +260,31 @@ impl Mark {
         self.received = Some(position);
     }
 
-    /// A state begins to come after which transactions follow again.
-    pub(crate) fn image(&mut self, position: Position) {
-        self.received = Some(position);
-        self.gap = false;
+    /// A state begins to come.
+    pub(crate) fn image_begun(&mut self, position: Position) {
+        if self.gap != Gap::Start {
+            self.received = Some(position);
+            self.gap = Gap::Rest;
+        }
     }
 
-    /// Transactions alone do not lead on.
+    /// It is here, and transactions follow again: from where it began, so that earlier questions prove nothing.
+    pub(crate) fn image_ended(&mut self) {
+        if self.gap == Gap::Rest {
+            self.gap = Gap::None;
+            let now = Instant::now();
+            self.followed = self.followed.map(|(connection, _)| (connection, now));
+        }
+    }
+
+    /// An image is to come.
     pub(crate) fn interrupted(&mut self) {
-        self.gap = true;
+        self.gap = Gap::Image;
+    }
+
+    /// Nothing comes until the source is asked again.
+    pub(crate) fn dropped(&mut self) {
+        self.gap = Gap::Start;
     }
 
     /// Readers see `position`.
@@ -296,7 +335,7 @@ impl Mark {
         );
         if let Some(proof) = proof.filter(vouches)
             && intact
-            && !self.gap
+            && self.gap == Gap::None
             && self.is_applied(standing)
         {
             self.complete = self.complete.max(Some(proof.at));
@@ -312,6 +351,7 @@ impl Mark {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_protocol::stream::FollowerMessage;
     use tidemark_protocol::{Epoch, Seq, StateChecksum};
 
     use super::*;
@@ -376,18 +416,44 @@ mod tests {
     }
 
     #[test]
-    fn image_on_its_way_proves_nothing_until_readers_have_it() {
+    fn image_lets_only_questions_from_after_its_end_prove_anything() {
         let mut mark = following();
         mark.interrupted();
-        let answer = proof(1);
-        let here = standing(5, Condition::Following);
-        assert_eq!(complete(&mut mark, &here, answer), None);
-        mark.image(at(9));
-        assert_eq!(complete(&mut mark, &here, answer), None);
+        let announced = proof(1);
+        mark.image_begun(at(9));
+        let begun = proof(1);
         let catching = standing(9, Condition::Catching);
-        assert_eq!(complete(&mut mark, &catching, answer), None);
         let there = standing(9, Condition::Following);
-        assert_eq!(complete(&mut mark, &there, answer), Some(answer.at));
+        for standing in [&catching, &there] {
+            assert_eq!(complete(&mut mark, standing, announced), None);
+            assert_eq!(complete(&mut mark, standing, begun), None);
+        }
+        mark.image_ended();
+        // What was committed while it was on its way comes only now.
+        assert_eq!(complete(&mut mark, &there, begun), None);
+        let ended = proof(1);
+        assert_eq!(complete(&mut mark, &catching, ended), None);
+        assert_eq!(complete(&mut mark, &there, ended), Some(ended.at));
+    }
+
+    #[test]
+    fn rest_of_an_image_that_was_given_up_closes_no_gap() {
+        let mut mark = following();
+        mark.interrupted();
+        mark.image_begun(at(9));
+        let here = standing(9, Condition::Following);
+        mark.restart(&here, None, true);
+        mark.followed(1);
+        mark.image_ended();
+        assert_eq!(complete(&mut mark, &here, proof(1)), None);
+        mark.image_begun(at(9));
+        mark.interrupted();
+        mark.image_ended();
+        assert_eq!(complete(&mut mark, &here, proof(1)), None);
+        mark.image_begun(at(9));
+        mark.image_ended();
+        let answer = proof(1);
+        assert_eq!(complete(&mut mark, &here, answer), Some(answer.at));
     }
 
     #[test]
@@ -427,6 +493,33 @@ mod tests {
         soundings.end();
         assert_eq!(soundings.outlook().trip, None, "nothing comes at all");
         assert!(soundings.proof().is_some(), "what was proved stays so");
+    }
+
+    #[test]
+    fn source_that_dropped_many_questions_is_asked_on_and_believed_again() {
+        let soundings = Soundings::new();
+        let outbox = Arc::new(Outbox::new(1));
+        soundings.begin(&outbox);
+        let ask = || {
+            soundings.lock().asked_at = None;
+            soundings.ask();
+            outbox.next()
+        };
+        let max = UNANSWERED_MAX as u64;
+        for stamp in 1..=max * 2 {
+            assert_eq!(ask(), Some(FollowerMessage::Ask { stamp }));
+        }
+        assert_eq!(soundings.lock().unanswered.len(), UNANSWERED_MAX);
+        let first = soundings.lock().unanswered[0];
+        assert_eq!(first.0, 1, "it says since when there was no answer");
+        // One that is not remembered counts as the one before it, which was put earlier.
+        soundings.answered(max / 2);
+        assert!(soundings.proof().is_some_and(|proof| proof.at == first.1));
+        let asked = Instant::now();
+        ask();
+        soundings.answered(max * 2 + 1);
+        assert!(soundings.proof().is_some_and(|proof| proof.at >= asked));
+        assert!(soundings.lock().unanswered.is_empty());
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! A replica that asks whether it has everything is answered in three steps ([`Question`]): consensus confirms by
 //! the lease that this node leads, after which whatever was committed before is in memory and marked as news;
 //! what of that is not sent yet is sent; then the answer goes out. One question at a time: the next one that is
-//! looked at is the newest.
+//! looked at is the newest. Databases of which an image is awaited are left out: the replica takes no answer for
+//! them to a question that it put before the image had ended.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -289,7 +290,7 @@ impl<'a> Session<'a> {
     /// Says that everything was sent, if it was, and looks at the next question.
     async fn answer_question(&mut self) -> Result<(), SessionError> {
         if let Some(Question::Sending(stamp, missing)) = &mut self.question {
-            // What is sent as an image was announced as such.
+            // Of what is sent as an image the answer says nothing, as the replica knows from the announcement.
             missing.retain(|database, newest| {
                 matches!(self.sent.get(database), Some(Sent::UpTo(at)) if !at.reached(newest))
             });

@@ -170,6 +170,58 @@ async fn no_answer_within_a_bound_misses_an_older_write() {
     assert!(answered > 40, "only {answered} reads were answered here");
 }
 
+/// The same while the copy comes as an image, which has what was committed when it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_within_a_bound_misses_a_write_from_while_an_image_came() {
+    let mut world = World::new().await;
+    let answers = async |world: &World| {
+        let before = world.source.state().seen.answered;
+        let again = async || world.source.state().seen.answered >= before + 2;
+        world.eventually("asked and answered", again).await;
+    };
+    answers(&world).await;
+    world.stop().await;
+    insert(&world);
+    world.source.forget();
+    world.source.state().holding_images = true;
+    world.start().await;
+    let asked_for = async || {
+        let state = world.source.state();
+        state.seen.hashes.iter().any(|(id, _)| *id == DB)
+    };
+    world.eventually("an image begun", asked_for).await;
+    let begun = world.source.position(DB);
+    insert(&world);
+    let committed = Instant::now();
+    answers(&world).await;
+    world.source.pause();
+    world.source.release_images();
+    world
+        .eventually("the image installed", async || {
+            let here = world.status(DB).await;
+            here.is_some_and(|(reached, _)| reached == begun)
+        })
+        .await;
+    let check = async |expected: u64| {
+        let asked = Instant::now();
+        let mut request = count(ms(60_000), OnMiss::Stale);
+        request.deadline = ms(200);
+        let answer = world.answer(request).await;
+        let (seen, staleness) = (first_value(&answer), answer.delivered.staleness);
+        assert_eq!(seen, expected, "{staleness:?}");
+        let due = staleness.is_some_and(|bound| committed + bound <= asked);
+        assert!(seen == 2 || !due, "{staleness:?} misses the write");
+        staleness
+    };
+    check(1).await;
+    world.source.resume();
+    world.caught_up(DB).await;
+    answers(&world).await;
+    world
+        .eventually("a proof", async || check(2).await.is_some())
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_off_replica_refuses_a_bound_once_that_time_has_passed() {
     let mut world = World::new().await;

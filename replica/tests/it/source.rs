@@ -55,6 +55,9 @@ pub struct State {
     pub latency: Duration,
     /// Pages of an image after which nothing more comes.
     pub image_pages_max: Option<usize>,
+    /// Whether images stay on their way: all but their beginnings. Questions are answered meanwhile, as by a real
+    /// source.
+    pub holding_images: bool,
     /// What the next transaction message becomes on its way.
     pub tamper: Option<Tamper>,
     /// What was seen.
@@ -83,6 +86,8 @@ pub struct Seen {
     pub pages_sent: usize,
     pub applied: HashMap<DatabaseId, Position>,
     pub echoes: usize,
+    /// Questions that were answered.
+    pub answered: usize,
 }
 
 struct Origin {
@@ -98,6 +103,8 @@ struct Connection {
     /// Per database followed: the next transaction of the history to ship.
     following: HashMap<DatabaseId, usize>,
     hashes: HashMap<DatabaseId, Vec<u64>>,
+    /// What is left of images, and the next transaction to ship behind it.
+    held: Vec<(DatabaseId, Vec<Bytes>, usize)>,
     end: CancellationToken,
 }
 
@@ -122,6 +129,7 @@ impl Source {
                 asks: true,
                 latency: Duration::ZERO,
                 image_pages_max: None,
+                holding_images: false,
                 tamper: None,
                 seen: Seen::default(),
             })),
@@ -287,6 +295,20 @@ impl Source {
         self.state().ship_up_to(1);
     }
 
+    /// Sends what is left of images that were held.
+    pub fn release_images(&self) {
+        let mut state = self.state();
+        state.holding_images = false;
+        for connection in state.connections.values_mut() {
+            for (id, rest, next) in std::mem::take(&mut connection.held) {
+                rest.into_iter()
+                    .for_each(|message| connection.send(message));
+                connection.following.insert(id, next);
+            }
+        }
+        state.ship();
+    }
+
     /// Holds transactions back.
     pub fn pause(&self) {
         self.state().shipping = false;
@@ -335,6 +357,7 @@ impl State {
         for connection in self.connections.values_mut() {
             if let Some(stamp) = connection.asked.take() {
                 connection.send(SourceMessage::Current { stamp, term }.encode());
+                self.seen.answered += 1;
             }
         }
     }
@@ -419,15 +442,18 @@ impl State {
         let mut snapshot = origin.database.snapshot().unwrap();
         let position = snapshot.position();
         let page_count = snapshot.page_count();
-        let send = |message: SourceMessage| {
-            connection.send(message.encode());
-        };
-        send(SourceMessage::ImageBegin {
+        let begin = SourceMessage::ImageBegin {
             database,
             term: self.term,
             position,
             page_count,
-        });
+        };
+        connection.send(begin.encode());
+        let mut held = self.holding_images.then(Vec::new);
+        let mut send = |message: SourceMessage| match &mut held {
+            Some(held) => held.push(message.encode()),
+            None => connection.send(message.encode()),
+        };
         let mut pages = PagesBuilder::default();
         let mut sent = 0;
         for number in 1..=page_count {
@@ -459,7 +485,10 @@ impl State {
         send(SourceMessage::ImageEnd { database });
         self.seen.pages_sent += sent;
         let next = next_after(origin, Some(position)).expect("the newest state");
-        connection.following.insert(database, next);
+        match held {
+            Some(held) => connection.held.push((database, held, next)),
+            None => drop(connection.following.insert(database, next)),
+        }
         self.ship();
     }
 }
@@ -553,6 +582,7 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
             asked: None,
             following: HashMap::new(),
             hashes: HashMap::new(),
+            held: Vec::new(),
             end: end.clone(),
         };
         connection.send(welcome.encode());
