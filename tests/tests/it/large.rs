@@ -101,10 +101,7 @@ async fn transactions_of_hundreds_of_megabytes_cost_no_lease_and_fail_nobody() {
             "writes of another",
             repeat(api.clone(), "other", insert, &[], &stop),
         ),
-        (
-            "plain reads",
-            repeat(api.clone(), "big", count, &[], &stop),
-        ),
+        ("plain reads", repeat(api.clone(), "big", count, &[], &stop)),
         (
             "reads at the leader",
             repeat(api.clone(), "big", count, UNCONSTRAINED, &stop),
