@@ -9,7 +9,7 @@
 //! PRAGMA defer_foreign_keys=TRUE;
 //! CREATE TABLE …;                               all, in the order in which they were made
 //! INSERT INTO "t" ("a","b") VALUES(1,'x');
-//! DELETE FROM sqlite_sequence; INSERT …         the counters of AUTOINCREMENT
+//! DELETE FROM sqlite_sequence; INSERT …         the counters of AUTOINCREMENT, if there are any
 //! CREATE INDEX …; CREATE VIEW …; CREATE TRIGGER …
 //! ```
 //!
@@ -133,7 +133,9 @@ impl<F: FnMut(&str) -> Option<f64>> ResultSink for Dump<F> {
 
     fn begin_row(&mut self) {
         let Self { plan, text, .. } = self;
-        text.extend_from_slice(plan.tables[self.statement - 1].insert.as_bytes());
+        let table = &mut plan.tables[self.statement - 1];
+        text.extend_from_slice(std::mem::take(&mut table.first).as_bytes());
+        text.extend_from_slice(table.insert.as_bytes());
     }
 
     fn cell(&mut self, index: usize, value: ValueRef<'_>) {

@@ -14,6 +14,9 @@ const READ_COLUMNS: &str = "SELECT s.name, x.name FROM sqlite_schema s, pragma_t
                             WHERE s.type = 'table' AND x.hidden = 0 ORDER BY s.rowid, x.cid";
 const READ_KINDS: &str = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'";
 
+/// Where SQLite keeps the counters of AUTOINCREMENT.
+const COUNTERS: &str = "sqlite_sequence";
+
 const FIRST_LINE: &str = "PRAGMA defer_foreign_keys=TRUE;\n";
 
 /// A schema that cannot be written as text.
@@ -48,6 +51,8 @@ pub(super) struct Table {
     /// What precedes its rows, tables without rows among it.
     pub(super) before: String,
     pub(super) select: String,
+    /// What precedes the first row, if there is one.
+    pub(super) first: String,
     /// What begins the line of each row.
     pub(super) insert: String,
 }
@@ -139,20 +144,27 @@ impl SchemaReader {
                 }
             }
         }
-        // There is none where no table counts, though tables that did may have left one here.
-        let counts = |object: &Object<'_>| {
-            object.kind == "table" && object.sql.to_ascii_lowercase().contains("autoincrement")
-        };
-        let counters = objects.iter().any(counts);
-        if counters && !options.no_data && options.tables.is_empty() {
-            text.push_str("DELETE FROM sqlite_sequence;\n");
-            let before = std::mem::take(&mut text);
-            tables.push(Table::new(
-                before,
-                "sqlite_sequence",
-                &["name", "seq"],
-                Content::Own,
-            ));
+        // A database has counters from the first table on that counts, also when that is gone; a row of them
+        // says that its table counts. Where there is none, whoever reads the text may have no such table.
+        let counts = objects.iter().any(|object| object.name == COUNTERS);
+        if counts && !options.no_data {
+            let mut push = |only: &str, first: String| {
+                let before = std::mem::take(&mut text);
+                let mut counters = Table::new(before, COUNTERS, &["name", "seq"], Content::Own);
+                counters.select.push_str(only);
+                counters.first = first;
+                tables.push(counters);
+            };
+            if options.tables.is_empty() {
+                let only = " WHERE name IN (SELECT name FROM sqlite_schema WHERE type = 'table')";
+                push(only, format!("DELETE FROM {COUNTERS};\n"));
+            } else {
+                for object in objects.iter().filter(dumped) {
+                    let is_it = format!(" WHERE name = '{}'", object.name.replace('\'', "''"));
+                    let first = format!("DELETE FROM {COUNTERS}{is_it};\n");
+                    push(&is_it, first);
+                }
+            }
         }
         if !options.no_schema {
             // A view may have triggers.
@@ -193,6 +205,7 @@ impl Table {
         };
         Self {
             before,
+            first: String::new(),
             select: format!("SELECT {columns} FROM {table}{order}"),
             insert: format!("INSERT INTO {table} ({columns}) VALUES("),
         }
