@@ -360,7 +360,9 @@ fn counters_are_exported_with_their_tables_and_only_with_them() {
     node.commit("CREATE TABLE t(a DEFAULT 'autoincrement'); INSERT INTO t VALUES(1)");
     import(&mut Node::new(), &export(&node));
     // Counters outlive the last table that had one, and are not there where the text is read.
-    node.commit("CREATE TABLE gone(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO gone VALUES(7)");
+    node.commit(
+        "CREATE TABLE gone(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO gone VALUES(7)",
+    );
     node.commit("DROP TABLE gone");
     import(&mut Node::new(), &export(&node));
 
@@ -374,7 +376,9 @@ fn counters_are_exported_with_their_tables_and_only_with_them() {
         ..DumpOptions::default()
     };
     let mut copy = Node::new();
-    copy.commit("CREATE TABLE one(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO one VALUES(5)");
+    copy.commit(
+        "CREATE TABLE one(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO one VALUES(5)",
+    );
     import(&mut copy, &export_with(&node.database, &options).1);
     let counters = "SELECT group_concat(name || seq, ' ') FROM
                     (SELECT * FROM sqlite_sequence ORDER BY name)";
