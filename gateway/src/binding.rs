@@ -65,6 +65,11 @@ async fn run<N: Node>(
     request: Request,
 ) -> Response {
     let (head, body) = request.into_parts();
+    let refuse: fn(&Failure) -> Response = if head.uri.path().ends_with("/execute") {
+        exec_failure
+    } else {
+        failure
+    };
     let work = async {
         let database = database?;
         check_database(&database)?;
@@ -96,6 +101,11 @@ async fn run<N: Node>(
         };
         match ran? {
             Ran::Elsewhere(response) => Ok(response),
+            Ran::Misshaped(failure, bookmark) => {
+                let mut response = refuse(&failure);
+                envelope::note_repeated(&mut response, &bookmark);
+                Ok(response)
+            }
             Ran::Here(answer) => {
                 let mut response = envelope::json(StatusCode::OK, Body::from(answer.results));
                 envelope::note_delivered(&mut response, answer.delivered);
@@ -107,11 +117,6 @@ async fn run<N: Node>(
                 Ok(response)
             }
         }
-    };
-    let refuse: fn(&Failure) -> Response = if head.uri.path().ends_with("/execute") {
-        exec_failure
-    } else {
-        failure
     };
     gateway.answer_as(refuse, Route::Binding, &head, work).await
 }

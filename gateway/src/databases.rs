@@ -149,6 +149,7 @@ pub(crate) async fn at_primary<N: Node>(
             head,
             body: body.clone(),
             effect: Effect::Writes,
+            is_named: true,
         };
         match gateway.forwarder.forward(node, outgoing, ask).await? {
             Passed::Undone(_) if search.goes_on(node).await => {}
@@ -307,6 +308,7 @@ pub(crate) async fn ask_primary<N: Node>(
             head,
             body: Bytes::new(),
             effect: Effect::Looks,
+            is_named: true,
         };
         let passed = match gateway.forwarder.forward(node, outgoing, &half).await {
             Ok(Passed::Answered(response)) => return Ok(Primary::Said(response)),

@@ -16,7 +16,7 @@ use tidemark_protocol::d1::{
     ENVELOPE_HEAD, ENVELOPE_TAIL, ErrorItem, ResultInfo, write_failure, write_success,
 };
 use tidemark_protocol::node::Answer;
-use tidemark_protocol::{Delivered, Failure, FailureKind, Why, headers};
+use tidemark_protocol::{Bookmark, Delivered, Failure, FailureKind, Why, headers};
 
 /// Up to here one copy costs less than three pieces on the way out.
 const COPIED_BYTES_MAX: usize = 16 << 10;
@@ -52,6 +52,14 @@ pub(crate) fn answer(answer: Answer) -> Response {
     }
     note_delivered(&mut response, delivered);
     response
+}
+
+/// Says that an earlier try of the request took effect, and which state shows that.
+pub(crate) fn note_repeated(response: &mut Response, bookmark: &Bookmark) {
+    let to = response.headers_mut();
+    let bookmark = HeaderValue::try_from(bookmark.to_string()).expect("hex digits and dashes");
+    to.insert(BOOKMARK, bookmark);
+    to.insert(REPEATED, HeaderValue::from_static("true"));
 }
 
 /// Says what the request got.

@@ -96,6 +96,9 @@ pub(crate) struct Outgoing<'r> {
     pub(crate) head: &'r Parts,
     pub(crate) body: Bytes,
     pub(crate) effect: Effect,
+    /// Whether it gets a name if it came without one. Where a name says that something is the same as before, one
+    /// that was made up would say that it is not.
+    pub(crate) is_named: bool,
 }
 
 /// What became of a request that was passed on.
@@ -169,17 +172,23 @@ impl Forwarder {
             return Ok(Passed::Undone(Err(unavailable("no primary is known"))));
         };
         let remaining = ask.remaining()?;
-        let Outgoing { head, body, effect } = outgoing;
+        let Outgoing {
+            head,
+            body,
+            effect,
+            is_named,
+        } = outgoing;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("{}{path}", upstream.trim_end_matches('/'));
         let (body, watch) = watched(body);
+        let name = ask.request.or_else(|| is_named.then(|| self.made_up()));
         let request = self
             .client
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&head.headers, ask.request, remaining))
+            .headers(self.outgoing_headers(&head.headers, name, remaining))
             .body(reqwest::Body::wrap(body))
             .build()
-            .map_err(|error| unavailable(format!("cannot ask {upstream}: {error}")))?;
+            .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
         self.handles.metrics.forwarded();
         let sent = timeout(
             remaining.saturating_add(LATENESS_MAX),
@@ -201,6 +210,8 @@ impl Forwarder {
             Ok(Ok(answer)) if leads_not(&answer) => Ok(Passed::Undone(Ok(returned(answer)))),
             Ok(Ok(answer)) => Ok(Passed::Answered(returned(answer))),
             Ok(Err(error)) => {
+                // The path may be a link, which is a secret.
+                let error = error.without_url();
                 warn!(%upstream, %error, ?effect, "request was not passed on well");
                 let unsent = error.is_connect() || watch.unsent();
                 if unsent || effect == Effect::Looks {
@@ -246,9 +257,10 @@ impl Forwarder {
         // The page of a browser was let in here: to the other node, whose page it is not, it would be a stranger.
         out.remove(ORIGIN);
         out.remove(SEC_FETCH_SITE);
-        let request = request.unwrap_or_else(|| self.made_up());
         let plain = |text: String| HeaderValue::try_from(text).expect("plain ASCII");
-        out.insert(REQUEST_ID, plain(request.to_string()));
+        if let Some(request) = request {
+            out.insert(REQUEST_ID, plain(request.to_string()));
+        }
         out.insert(FORWARDED_BY, plain(self.node.to_string()));
         // Rounded up: zero would be no time at all.
         let remaining_ms = remaining.as_micros().div_ceil(1000);
@@ -315,6 +327,11 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
+}
+
+/// Without the URL: its path may be a link, which is a secret.
+fn cannot_ask(upstream: &str, error: reqwest::Error) -> String {
+    format!("cannot ask {upstream}: {}", error.without_url())
 }
 
 fn unavailable(reason: impl Into<String>) -> Failure {

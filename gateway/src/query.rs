@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tidemark_protocol::d1::{BadQuery, QueryBounds};
 use tidemark_protocol::node::{Answer, Execute, Executed, Rules};
 use tidemark_protocol::render::{AnswerShape, RowShape, ValueForm};
-use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, Statement, Why, d1, headers};
+use tidemark_protocol::{
+    Bookmark, DatabaseId, Failure, FailureKind, Node, Statement, Why, d1, headers,
+};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -70,6 +72,11 @@ async fn run<N: Node>(
         match job.run(gateway).await? {
             Ran::Here(answer) => Ok(envelope::answer(answer)),
             Ran::Elsewhere(response) => Ok(response),
+            Ran::Misshaped(failure, bookmark) => {
+                let mut response = envelope::failure(&failure);
+                envelope::note_repeated(&mut response, &bookmark);
+                Ok(response)
+            }
         }
     };
     gateway.answer(route, &head, work).await
@@ -94,6 +101,9 @@ pub(crate) enum Ran {
     Here(Answer),
     /// What the node said that they were passed on to.
     Elsewhere(Response),
+    /// They took effect in an earlier try, which asked for rows of another shape: what to say, and the state that
+    /// it led to.
+    Misshaped(Failure, Bookmark),
 }
 
 impl Job<'_> {
@@ -118,12 +128,16 @@ impl Job<'_> {
                     continue;
                 }
                 Err(NotHere::Failed(failure)) => return Err(failure),
+                Err(NotHere::Misshaped(bookmark)) => {
+                    return Ok(Ran::Misshaped(other_request(), bookmark));
+                }
             };
             let waited = begun.elapsed();
             let outgoing = Outgoing {
                 head: self.head,
                 body: self.body.clone(),
                 effect: self.effect,
+                is_named: self.effect == Effect::Unclear,
             };
             match gateway.forwarder.forward(node, outgoing, self.ask).await? {
                 Passed::Undone(_) if search.goes_on(node).await => {}
@@ -157,7 +171,8 @@ impl Job<'_> {
                 let execute = Execute {
                     database,
                     statements,
-                    request: ask.request,
+                    // Of what the gateway does beside its read it names the former.
+                    request: ask.request.filter(|_| is_asked),
                     read: ask.read,
                     freshness: ask.freshness,
                     deadline: ask.remaining()?,
@@ -179,7 +194,7 @@ impl Job<'_> {
                     && answer.repeated
                     && !has_shape(&answer.results, self.shape.rows)
                 {
-                    return Err(other_request().into());
+                    return Err(NotHere::Misshaped(answer.bookmark));
                 }
                 Ok(executed)
             }
@@ -204,7 +219,8 @@ fn has_shape(results: &[u8], rows: RowShape) -> bool {
 /// The answer to an earlier request is there, but it was not asked in the same way.
 fn other_request() -> Failure {
     let text = format!(
-        "Invalid header: {} => names an earlier request, which asked for rows of another shape",
+        "Invalid header: {} => names an earlier request, which took effect and is not done again; it asked for \
+         rows of another shape",
         headers::REQUEST_ID
     );
     Failure::new(FailureKind::BadRequest, text)
@@ -215,6 +231,8 @@ enum NotHere {
     /// It does not know the database.
     Unknown,
     Failed(Failure),
+    /// It was done before, and this was asked for in another shape.
+    Misshaped(Bookmark),
 }
 
 impl From<Failure> for NotHere {

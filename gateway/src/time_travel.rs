@@ -63,6 +63,7 @@ pub(crate) async fn bookmark<N: Node>(
         };
         match job.run(&gateway).await? {
             Ran::Elsewhere(response) => Ok(response),
+            Ran::Misshaped(failure, _) => Err(failure),
             Ran::Here(answer) => {
                 let bookmark = answer.bookmark.to_string();
                 Ok(envelope::success(&Present { bookmark }, None))

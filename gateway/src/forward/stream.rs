@@ -1,7 +1,7 @@
 //! Passing on a body that is too large to hold, piece by piece as it comes.
 //!
-//! It cannot be sent a second time, so nobody looks for another node. Nothing is bounded but pauses: as long as
-//! pieces leave, it goes on.
+//! It cannot be sent a second time, so nobody looks for another node. As long as pieces leave it goes on, but not
+//! for longer than [`TOTAL_MAX`]: what a link is good for is known to the other node alone.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +15,17 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tidemark_protocol::contract::DEADLINE_MAX;
-use tidemark_protocol::{Failure, Node};
+use tidemark_protocol::{Failure, FailureKind, Node};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, returned, unavailable};
+use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, cannot_ask, returned, unavailable};
 
 /// A pause is noticed after one to two of these.
 const SILENCE_WAIT: Duration = Duration::from_secs(30);
+
+/// Longest that one may take, as long as links last by default.
+const TOTAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The HTTP client for such requests: the other one counts a wait for the answer from when the body begins to leave.
 pub(super) fn client() -> reqwest::Client {
@@ -58,15 +61,17 @@ impl Forwarder {
         let request = self
             .streams
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&head.headers, None, DEADLINE_MAX))
+            .headers(self.outgoing_headers(&head.headers, Some(self.made_up()), DEADLINE_MAX))
             .body(reqwest::Body::wrap(body))
             .build()
-            .map_err(|error| unavailable(format!("cannot ask {upstream}: {error}")))?;
+            .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
         self.handles.metrics.forwarded();
         tokio::select! {
             sent = self.streams.execute(request) => match sent {
                 Ok(answer) => Ok(returned(answer)),
                 Err(error) => {
+                    // The path is a secret.
+                    let error = error.without_url();
                     warn!(%upstream, %error, "a body was not passed on well");
                     Err(unavailable(format!("{upstream} cannot be reached")))
                 }
@@ -74,6 +79,11 @@ impl Forwarder {
             () = pause(&moved) => {
                 warn!(%upstream, "a body is stuck on its way");
                 Err(unavailable(format!("nothing moves to {upstream}")))
+            }
+            () = sleep(TOTAL_MAX) => {
+                warn!(%upstream, "a body takes too long on its way");
+                let text = format!("the body did not reach {upstream} within {TOTAL_MAX:?}");
+                Err(Failure::new(FailureKind::Deadline, text))
             }
         }
     }

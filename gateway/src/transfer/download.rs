@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::shelf::Download;
 use super::spool::Spooled;
-use super::upload::{SecretPath, parsed, unknown_link};
+use super::upload::{SecretPath, nowhere, parsed, unknown_link};
 use crate::ask::Ask;
 use crate::forward::{Effect, Outgoing};
 use crate::gateway::Gateway;
@@ -43,12 +43,13 @@ pub(crate) async fn download<N: Node>(
         }
         let node = &*gateway.node;
         if ask.forwarded || node.upstream().is_none() {
-            return Ok(unknown_link());
+            return nowhere(node);
         }
         let outgoing = Outgoing {
             head: &head,
             body: Bytes::new(),
             effect: Effect::Looks,
+            is_named: false,
         };
         let passed = gateway.forwarder.forward(node, outgoing, &ask).await?;
         passed.last_word(node)

@@ -12,6 +12,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::{Bookmark, DatabaseId, Failure, FailureKind, Node};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -22,7 +23,7 @@ use super::report::{Kind, Outcome, Refused, Report};
 use super::secret::Secret;
 use super::shelf::Download;
 use super::spool::{SpoolError, SpoolWriter, Spooled};
-use super::{HOLD, RUN_MAX, Transfers};
+use super::{BROKEN, HOLD, OnDrop, RUN_MAX, Transfers};
 use crate::ask::Ask;
 use crate::envelope;
 use crate::forward::Effect;
@@ -34,6 +35,9 @@ use crate::router::{bad_path, check_account};
 
 /// Longest that an export goes on without anybody asking about it. D1's own figure.
 const UNASKED_MAX: Duration = Duration::from_secs(15);
+/// Tables that may be named, each in up to [`TABLE_BYTES_MAX`].
+const TABLES_MAX: usize = 1000;
+const TABLE_BYTES_MAX: usize = 1024;
 /// A remark is made each time that the file has grown by this.
 const PART_BYTES: u64 = 8 << 20;
 
@@ -74,7 +78,7 @@ struct Options {
 /// What is asked for.
 enum Wish {
     Begin(DumpOptions),
-    Poll,
+    Poll { at: String },
 }
 
 impl Wish {
@@ -99,15 +103,38 @@ impl Wish {
                 ));
             }
         }
-        if current_bookmark.is_some() {
-            return Ok(Self::Poll);
+        if let Some(at) = current_bookmark {
+            return Ok(Self::Poll { at });
         }
         let options = dump_options.map(|options| DumpOptions {
             no_schema: options.no_schema.unwrap_or_default(),
             no_data: options.no_data.unwrap_or_default(),
             tables: options.tables.unwrap_or_default(),
         });
-        Ok(Self::Begin(options.unwrap_or_default()))
+        let options = options.unwrap_or_default();
+        let tables = &options.tables;
+        if tables.len() > TABLES_MAX {
+            let text = format!(
+                "Invalid property: dump_options.tables => {} names, the limit is {TABLES_MAX}",
+                tables.len()
+            );
+            return Err(invalid(text));
+        }
+        if let Some(long) = tables.iter().find(|name| name.len() > TABLE_BYTES_MAX) {
+            let text = format!(
+                "Invalid property: dump_options.tables => a name of {} bytes, the limit is {TABLE_BYTES_MAX}",
+                long.len()
+            );
+            return Err(invalid(text));
+        }
+        Ok(Self::Begin(options))
+    }
+
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Begin(_) => Effect::Writes,
+            Self::Poll { .. } => Effect::Looks,
+        }
     }
 }
 
@@ -129,54 +156,68 @@ pub(crate) async fn export<N: Node>(
             body: &body.bytes,
             ask: &ask,
             database: &database,
-            effect: Effect::Looks,
+            effect: wish.effect(),
         };
         let (database, at) = match opening.open(&gateway).await? {
             Opened::Elsewhere(response) => return Ok(response),
             Opened::Here(database, at) => (database, at),
         };
         let link = Link::back(&head.headers)?;
-        let refused = match wish {
-            Wish::Begin(options) => begin(&gateway, database, options, at)?,
-            Wish::Poll => None,
+        let job = match wish {
+            Wish::Begin(options) => match begin(&gateway, database, options, at)? {
+                Ok(job) => Some(job),
+                Err(Busy) => {
+                    let refused = Outcome::<Exported>::Refused(Refused::new(Kind::Export, BUSY));
+                    return Ok(envelope::success(&refused, None));
+                }
+            },
+            Wish::Poll { at } => {
+                let state = gateway.transfers.state();
+                state.exports.named(database, &at, Instant::now())
+            }
         };
-        let answer = match refused {
-            Some(refused) => Outcome::Refused(refused),
-            None => told(&gateway.transfers, database, &ask, &link).await?,
-        };
+        let answer = told(&gateway.transfers, job, &ask, &link).await?;
         Ok(envelope::success(&answer, None))
     };
     gateway.answer(Route::Export, &head, work).await
 }
 
-/// Begins one. Says why not.
+/// Begins one.
 fn begin<N: Node>(
     gateway: &Arc<Gateway<N>>,
     database: DatabaseId,
     options: DumpOptions,
     at: Bookmark,
-) -> Result<Option<Refused>, Failure> {
+) -> Result<Result<JobId, Busy>, Failure> {
     let transfers = &gateway.transfers;
     transfers.spool()?;
     let mut state = transfers.state();
     if state.exports.is_running(database) {
-        return Ok(Some(Refused::new(Kind::Export, BUSY)));
+        return Ok(Err(Busy));
     }
-    let place = transfers.enter()?;
+    let place = Arc::new(transfers.enter()?);
     let job = match state.exports.begin(database, (), at, Instant::now()) {
         Ok(job) => job,
-        Err(Busy) => return Ok(Some(Refused::new(Kind::Export, BUSY))),
+        Err(Busy) => return Ok(Err(Busy)),
     };
     state.exports.say(job, "Starting export...");
     drop(state);
     let gateway = Arc::clone(gateway);
+    let ended = {
+        let transfers = Arc::clone(&gateway.transfers);
+        OnDrop(move || {
+            let end = Err(BROKEN.to_owned());
+            transfers.state().exports.end(job, end, Instant::now());
+            transfers.tell_end();
+        })
+    };
     let run = async move {
-        run(&gateway, database, options, job).await;
-        drop(place);
+        run(&gateway, database, options, job, place).await;
+        drop(ended);
     };
     // Let go: what goes wrong in it, a panic of the node included, is its end.
     drop(tokio::spawn(run));
-    Ok(None)
+    Ok(Ok(job))
 }
 
 async fn run<N: Node>(
@@ -184,10 +225,13 @@ async fn run<N: Node>(
     database: DatabaseId,
     options: DumpOptions,
     job: JobId,
+    place: Arc<OwnedSemaphorePermit>,
 ) {
-    info!(%database, ?options, "export begins");
+    let (no_schema, no_data) = (options.no_schema, options.no_data);
+    let tables = options.tables.len();
+    info!(%database, no_schema, no_data, tables, "export begins");
     let transfers = &gateway.transfers;
-    let outcome = write(gateway, database, options, job).await;
+    let outcome = write(gateway, database, options, job, place).await;
     let now = Instant::now();
     let end = match outcome {
         Ok((file, bookmark)) => {
@@ -242,6 +286,7 @@ async fn write<N: Node>(
     database: DatabaseId,
     options: DumpOptions,
     job: JobId,
+    place: Arc<OwnedSemaphorePermit>,
 ) -> Result<(Arc<Spooled>, Bookmark), Failure> {
     let transfers = Arc::clone(&gateway.transfers);
     let spool = Arc::clone(transfers.spool()?);
@@ -254,6 +299,8 @@ async fn write<N: Node>(
     let output: DumpOutput = {
         let (sink, unasked) = (Arc::clone(&sink), Arc::clone(&unasked));
         Box::new(move |piece| {
+            // As long as a SQL thread has this, the export goes on, whoever waits for it.
+            let _ = &place;
             let now = Instant::now();
             if transfers.state().exports.is_unasked(job, UNASKED_MAX, now) {
                 unasked.store(true, Ordering::Relaxed);
@@ -288,14 +335,17 @@ async fn write<N: Node>(
 /// How an export goes, in a while.
 async fn told(
     transfers: &Transfers,
-    database: DatabaseId,
+    job: Option<JobId>,
     ask: &Ask,
     link: &Link,
 ) -> Result<Outcome<Exported>, Failure> {
+    let Some(job) = job else {
+        return Ok(Outcome::Refused(Refused::new(Kind::Export, NOTHING)));
+    };
     let until = Instant::now() + HOLD.min(ask.remaining()? / 2);
-    let running = |state: &super::State| state.exports.is_running(database);
+    let running = |state: &super::State| state.exports.runs(job);
     transfers.while_running(until, running).await;
-    let told = transfers.state().exports.ask(database, Instant::now());
+    let told = transfers.state().exports.ask(job, Instant::now());
     let Some(Told { at, messages, end }) = told else {
         return Ok(Outcome::Refused(Refused::new(Kind::Export, NOTHING)));
     };

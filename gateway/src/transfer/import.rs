@@ -2,11 +2,16 @@
 //!
 //! 1. `init` with the md5 of a file: a link to upload it under; or, if it is here already, as `ingest`.
 //! 2. `ingest`: the file begins to run, unless it does already, and the answer is that of a poll.
-//! 3. `poll`: what was said since the last one, after at most [`HOLD`], sooner at the end. The end is told once.
+//! 3. `poll`: what was said since the last one, after at most [`HOLD`], sooner at the end. The end of a job is told to
+//!    those who have its bookmark, once and again for half a minute: an answer may be lost. In D1 it is told once.
+//!
+//! An `ingest` that is sent again joins the run of its file, or is told its end, unless the file is there once more.
+//! An `init` joins a run, or an end that went well and that nobody knows; else it begins anew.
 //!
 //! D1 breaks an import off that nobody asks about; here it goes on, and its end is forgotten in time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -22,14 +27,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::jobs::{Busy, JobId};
+use super::jobs::{Busy, JobId, Stage};
 use super::link::{Link, Purpose};
 use super::opening::{Opened, Opening};
 use super::report::{Kind, Outcome, Refused, Report};
 use super::secret::{Etag, Secret};
 use super::shelf::{Place, Upload};
 use super::spool::Spooled;
-use super::{HOLD, RUN_MAX, Transfers, file_name};
+use super::{BROKEN, HOLD, OnDrop, RUN_MAX, Transfers, file_name};
 use crate::ask::Ask;
 use crate::envelope;
 use crate::forward::Effect;
@@ -43,12 +48,19 @@ use crate::router::{bad_path, check_account};
 const NOTHING: &str = "Not currently importing anything.";
 /// D1's words for a second import.
 const BUSY: &str = "Currently processing a long-running import.";
+/// For how long a node remembers at least that a request id took effect.
+const REMEMBERED_MIN: Duration = Duration::from_secs(14 * 60);
+/// The answer that is repeated where the first was too large to be kept.
+const FORGOTTEN: &[u8] = b"[]";
+/// What is known then.
+const META_FORGOTTEN: &str = r#"{"duration":0,"changes":0,"last_row_id":0,"changed_db":true,"size_after":0,"rows_read":0,"rows_written":0}"#;
 /// What some editors write before the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// What an import came to.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Imported {
+    /// 0 if an earlier try did it whose answer is forgotten.
     num_queries: u64,
     meta: Box<RawValue>,
     final_bookmark: String,
@@ -59,7 +71,7 @@ pub(super) struct Imported {
 enum Action {
     Init(Etag),
     Ingest { etag: Etag, filename: String },
-    Poll,
+    Poll { at: String },
 }
 
 /// As text, so that what is wrong is said in our own words.
@@ -68,6 +80,7 @@ struct Body {
     action: Option<String>,
     etag: Option<String>,
     filename: Option<String>,
+    current_bookmark: Option<String>,
 }
 
 impl Action {
@@ -77,6 +90,7 @@ impl Action {
             action,
             etag,
             filename,
+            current_bookmark,
         } = serde_json::from_slice(body)
             .map_err(|error| invalid(format!("The request is malformed: {error}")))?;
         let required = |name: &str| invalid(format!("Invalid property: {name} => Required"));
@@ -91,7 +105,9 @@ impl Action {
                 etag: etag()?,
                 filename: filename.ok_or_else(|| required("filename"))?,
             }),
-            Some("poll") => Ok(Self::Poll),
+            Some("poll") => Ok(Self::Poll {
+                at: current_bookmark.ok_or_else(|| required("current_bookmark"))?,
+            }),
             Some(other) => Err(invalid(format!(
                 "Invalid property: action => '{other}' is none of 'init', 'ingest' and 'poll'"
             ))),
@@ -102,7 +118,7 @@ impl Action {
     fn effect(&self) -> Effect {
         match self {
             Self::Init(_) | Self::Ingest { .. } => Effect::Writes,
-            Self::Poll => Effect::Looks,
+            Self::Poll { .. } => Effect::Looks,
         }
     }
 }
@@ -142,35 +158,53 @@ pub(crate) async fn import<N: Node>(
             Opened::Elsewhere(response) => return Ok(response),
             Opened::Here(database, at) => (database, at),
         };
-        let begun = match action {
-            Action::Init(etag) if !is_here(&gateway.transfers, database, etag) => {
-                let link = Link::back(&head.headers)?;
-                return invite(&gateway, &link, database, etag);
+        let now = Instant::now();
+        let job = match action {
+            Action::Poll { at } => gateway.transfers.state().imports.named(database, &at, now),
+            Action::Ingest { etag, filename } if filename != file_name(database, etag) => {
+                return Ok(refusal(missing(&filename)));
             }
-            Action::Init(etag) => begin(&gateway, database, etag, at)?,
-            Action::Ingest { etag, filename } => {
-                if filename != file_name(database, etag) {
-                    Some(missing(&filename))
+            Action::Init(etag) | Action::Ingest { etag, .. } => {
+                let step = if matches!(action, Action::Init(_)) {
+                    Step::Init
                 } else {
-                    begin(&gateway, database, etag, at)?
+                    Step::Ingest
+                };
+                match begin(&gateway, database, etag, step, &ask, at)? {
+                    Begun::Job(job) => Some(job),
+                    Begun::Busy => return Ok(refusal(Refused::new(Kind::Import, BUSY))),
+                    Begun::NoFile if step == Step::Init => {
+                        let link = Link::back(&head.headers)?;
+                        return invite(&gateway, &link, database, etag);
+                    }
+                    Begun::NoFile => return Ok(refusal(missing(&file_name(database, etag)))),
                 }
             }
-            Action::Poll => None,
         };
-        let answer = match begun {
-            Some(refused) => Outcome::Refused(refused),
-            None => told(&gateway.transfers, database, &ask).await?,
-        };
+        let answer = told(&gateway.transfers, job, &ask).await?;
         Ok(envelope::success(&answer, None))
     };
     gateway.answer(Route::Import, &head, work).await
 }
 
-/// Whether a file need not be uploaded.
-fn is_here(transfers: &Transfers, database: DatabaseId, etag: Etag) -> bool {
-    let mut state = transfers.state();
-    state.imports.has(database, &etag)
-        || state.shelf.upload(database, etag, Instant::now()).is_some()
+fn refusal(refused: Refused) -> Response {
+    envelope::success(&Outcome::<Imported>::Refused(refused), None)
+}
+
+/// Which request would have a file run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Init,
+    Ingest,
+}
+
+/// Whether a file runs.
+enum Begun {
+    Job(JobId),
+    /// Another one of the database does.
+    Busy,
+    /// It is not here.
+    NoFile,
 }
 
 fn invite<N: Node>(
@@ -198,40 +232,61 @@ fn invite<N: Node>(
     Ok(envelope::success(&invited, None))
 }
 
-/// Has a file run, unless it does already. Says why not.
+/// Has a file run, unless it does already, or has and that is what is asked about.
 fn begin<N: Node>(
     gateway: &Arc<Gateway<N>>,
     database: DatabaseId,
     etag: Etag,
+    step: Step,
+    ask: &Ask,
     at: Bookmark,
-) -> Result<Option<Refused>, Failure> {
+) -> Result<Begun, Failure> {
     let transfers = &gateway.transfers;
     let now = Instant::now();
     let mut state = transfers.state();
-    if state.imports.has(database, &etag) {
-        return Ok(None);
+    let is_here = state.shelf.upload(database, etag, now).is_some();
+    match state.imports.about(database, &etag, now) {
+        Some((job, Stage::Running)) => return Ok(Begun::Job(job)),
+        // A file that is here came after what ended, or is to be tried again.
+        Some((job, stage)) if !is_here && (step == Step::Ingest || stage == Stage::Done) => {
+            return Ok(Begun::Job(job));
+        }
+        _ => {}
+    }
+    if !is_here {
+        return Ok(Begun::NoFile);
     }
     if state.imports.is_running(database) {
-        return Ok(Some(Refused::new(Kind::Import, BUSY)));
+        return Ok(Begun::Busy);
     }
-    let Some(upload) = state.shelf.upload(database, etag, now) else {
-        return Ok(Some(missing(&file_name(database, etag))));
-    };
     let place = transfers.enter()?;
+    let Some(upload) = state.shelf.begin(database, etag, ask.request, now) else {
+        return Ok(Begun::NoFile);
+    };
     let job = match state.imports.begin(database, etag, at, now) {
         Ok(job) => job,
-        Err(Busy) => return Ok(Some(Refused::new(Kind::Import, BUSY))),
+        Err(Busy) => return Ok(Begun::Busy),
     };
     state.imports.say(job, "Starting import...");
     drop(state);
+    transfers.expire_later(upload.expires);
     let gateway = Arc::clone(gateway);
+    let ended = {
+        let transfers = Arc::clone(transfers);
+        OnDrop(move || {
+            let end = Err(BROKEN.to_owned());
+            transfers.state().imports.end(job, end, Instant::now());
+            transfers.tell_end();
+        })
+    };
     let run = async move {
         run(&gateway, database, etag, upload, job).await;
+        drop(ended);
         drop(place);
     };
     // Let go: what goes wrong in it, a panic of the node included, is its end.
     drop(tokio::spawn(run));
-    Ok(None)
+    Ok(Begun::Job(job))
 }
 
 async fn run<N: Node>(
@@ -241,10 +296,20 @@ async fn run<N: Node>(
     upload: Upload<Arc<Spooled>>,
     job: JobId,
 ) {
-    let Upload { file, request, .. } = upload;
+    let Upload {
+        file,
+        request,
+        begun,
+        ..
+    } = upload;
+    // Should it wait for long, its first try must still be remembered when its turn comes.
+    let until = begun.map_or(RUN_MAX, |begun| {
+        (begun + REMEMBERED_MIN).saturating_duration_since(Instant::now())
+    });
+    let deadline = RUN_MAX.min(until);
     let bytes = file.bytes();
     info!(%database, bytes, %request, "import begins");
-    let outcome = execute(gateway, database, file, request).await;
+    let outcome = execute(gateway, database, file, request, deadline).await;
     match &outcome {
         Ok(Imported { num_queries, .. }) => info!(%database, %request, num_queries, "import ended"),
         Err(failure) => {
@@ -260,7 +325,10 @@ async fn run<N: Node>(
         state.shelf.remove(database, etag, request);
     }
     if let Ok(Imported { num_queries, .. }) = &outcome {
-        let message = format!("Processed {num_queries} queries.");
+        let message = match num_queries {
+            0 => "Processed by an earlier request.".to_owned(),
+            _ => format!("Processed {num_queries} queries."),
+        };
         state.imports.say(job, message);
     }
     let end = outcome.map_err(|failure| failure.message);
@@ -274,6 +342,7 @@ async fn execute<N: Node>(
     database: DatabaseId,
     file: Arc<Spooled>,
     request: RequestId,
+    deadline: Duration,
 ) -> Result<Imported, Failure> {
     let read = spawn_blocking(move || text_of(&file));
     let sql = read.await.expect("reading a file does not panic")?;
@@ -286,13 +355,13 @@ async fn execute<N: Node>(
         request: Some(request),
         read: ReadContract::Primary,
         freshness: Freshness::Any,
-        deadline: RUN_MAX,
+        deadline,
         on_miss: OnMiss::Error,
         shape: AnswerShape::default(),
         form: ValueForm::D1,
         rules: Rules::Script,
     };
-    match settled(RUN_MAX, gateway.node.execute(execute)).await? {
+    match settled(deadline, gateway.node.execute(execute)).await? {
         Executed::Answer(answer) => imported(&answer),
         Executed::Forward(_) => {
             let text = "another node leads by now, and nothing was imported";
@@ -326,6 +395,15 @@ struct Element {
 }
 
 fn imported(answer: &Answer) -> Result<Imported, Failure> {
+    let final_bookmark = answer.bookmark.to_string();
+    if answer.repeated && &answer.results[..] == FORGOTTEN {
+        let meta = RawValue::from_string(META_FORGOTTEN.to_owned());
+        return Ok(Imported {
+            num_queries: 0,
+            meta: meta.expect("it is JSON"),
+            final_bookmark,
+        });
+    }
     let read: Result<[Element; 1], _> = serde_json::from_slice(&answer.results);
     let [Element { num_queries, meta }] = read.map_err(|error| {
         // It is done all the same.
@@ -335,20 +413,23 @@ fn imported(answer: &Answer) -> Result<Imported, Failure> {
     Ok(Imported {
         num_queries,
         meta,
-        final_bookmark: answer.bookmark.to_string(),
+        final_bookmark,
     })
 }
 
 /// How an import goes, in a while.
 async fn told(
     transfers: &Transfers,
-    database: DatabaseId,
+    job: Option<JobId>,
     ask: &Ask,
 ) -> Result<Outcome<Imported>, Failure> {
+    let Some(job) = job else {
+        return Ok(Outcome::Refused(Refused::new(Kind::Import, NOTHING)));
+    };
     let until = Instant::now() + HOLD.min(ask.remaining()? / 2);
-    let running = |state: &super::State| state.imports.is_running(database);
+    let running = |state: &super::State| state.imports.runs(job);
     transfers.while_running(until, running).await;
-    let told = transfers.state().imports.ask(database, Instant::now());
+    let told = transfers.state().imports.ask(job, Instant::now());
     Ok(match told {
         Some(told) => Outcome::Told(Report::new(Kind::Import, told)),
         None => Outcome::Refused(Refused::new(Kind::Import, NOTHING)),

@@ -10,9 +10,16 @@
 //! All of it happens at the node that leads, in its memory and its spool: after a change of leader, or a start,
 //! nothing of it is known any more. That is safe, since an import is one transaction that is there or is not.
 //!
-//! An upload is good for one import. It gets a request id as it arrives, so that a client that asks for the
-//! same import again, having lost an answer, finds it done; once it is done and told, the file goes. D1 keeps it,
-//! and runs it again for a client that repeats a request.
+//! An upload is good for one import, which runs under one request id: the client's `tidemark-request-id` if the
+//! request that begins it has one, else one that the upload got as it arrived. Thus:
+//!
+//! - A client that asks again at the same leader, having lost an answer, finds its import done or running; the end
+//!   is told again for a while, and a file whose outcome is unknown may be tried again for [`RETRIED_MAX`].
+//! - After a change of leader the upload is gone, and its request id with it. Only under a request id of the
+//!   client's own is the same file, uploaded again, sure to count once; without, whoever lost the answer has to look
+//!   whether the import took effect. So does a client that begins anew with `init` once an end was told.
+//!
+//! Once it is done, the file goes. D1 keeps it, and runs it again for a client that repeats a request.
 //!
 //! Reads and other writes go on meanwhile. Bounds: [`SpoolConfig`] on files, [`RUNNING_MAX`] on what runs,
 //! [`shelf`] on links.
@@ -55,6 +62,11 @@ const RECEIVED_MAX: usize = 64;
 const HOLD: Duration = Duration::from_secs(1);
 /// Longest that an import or an export may take.
 const RUN_MAX: Duration = Duration::from_secs(600);
+/// How long after its import began first a file of unknown outcome may be tried again: well below the quarter of an
+/// hour for which a node remembers request ids.
+const RETRIED_MAX: Duration = Duration::from_secs(600);
+/// A job whose work went away without a word.
+const BROKEN: &str = "the node failed during the work; whether it took effect is unknown";
 
 /// What a node knows of imports and exports.
 pub(crate) struct Transfers {
@@ -141,6 +153,15 @@ impl Transfers {
                 transfers.state().shelf.expire(Instant::now());
             }
         }));
+    }
+}
+
+/// Does this when it is dropped, be it by a panic.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

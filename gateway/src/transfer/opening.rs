@@ -36,8 +36,6 @@ impl Opening<'_> {
     pub(super) async fn open<N: Node>(&self, gateway: &Gateway<N>) -> Result<Opened, Failure> {
         let ask = Ask {
             read: ReadContract::Primary,
-            // It names what the client wants, not this read.
-            request: None,
             ..*self.ask
         };
         let job = Job {
@@ -52,6 +50,7 @@ impl Opening<'_> {
         let answer = match job.run(gateway).await? {
             Ran::Elsewhere(response) => return Ok(Opened::Elsewhere(response)),
             Ran::Here(answer) => answer,
+            Ran::Misshaped(failure, _) => return Err(failure),
         };
         match gateway.node.resolve(self.database) {
             Some(database) => Ok(Opened::Here(database, answer.bookmark)),

@@ -52,7 +52,7 @@ impl<R> Report<R> {
             success: true,
             kind,
             status,
-            at_bookmark: at.to_string(),
+            at_bookmark: at,
             messages,
             errors: error.iter().cloned().collect(),
             error,

@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 use tidemark_protocol::{DatabaseId, RequestId};
 use tokio::time::Instant;
 
+use super::RETRIED_MAX;
 use super::secret::{Etag, Secret};
 
 /// Links to upload under. Over it the oldest are no good any more.
@@ -35,6 +36,8 @@ pub(super) struct Upload<F> {
     pub(super) file: F,
     /// Of its import, so that it counts once.
     pub(super) request: RequestId,
+    /// When its import began first.
+    pub(super) begun: Option<Instant>,
     pub(super) expires: Instant,
 }
 
@@ -91,6 +94,25 @@ impl<F: Clone> Shelf<F> {
     ) -> Option<Upload<F>> {
         self.expire(now);
         self.uploads.get(&(database, etag)).cloned()
+    }
+
+    /// Its import begins, the first time under this request id if there is one. From then on it is kept for
+    /// [`RETRIED_MAX`] at most: later the request id may be forgotten, and it would count twice.
+    pub(super) fn begin(
+        &mut self,
+        database: DatabaseId,
+        etag: Etag,
+        named: Option<RequestId>,
+        now: Instant,
+    ) -> Option<Upload<F>> {
+        self.expire(now);
+        let upload = self.uploads.get_mut(&(database, etag))?;
+        if upload.begun.is_none() {
+            upload.begun = Some(now);
+            upload.request = named.unwrap_or(upload.request);
+            upload.expires = upload.expires.min(now + RETRIED_MAX);
+        }
+        Some(upload.clone())
     }
 
     /// Forgets a file, if it is still the one of this import.

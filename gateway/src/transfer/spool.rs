@@ -18,6 +18,8 @@ use tracing::warn;
 
 /// Space on the disk is looked at each time that a file has grown by this.
 const LOOK_EVERY_BYTES: u64 = 4 << 20;
+/// What a file takes on the disk, however small.
+const FILE_BYTES_MIN: u64 = 4096;
 /// How long a client should wait that met a full spool.
 const FULL_WAIT: Duration = Duration::from_secs(30);
 
@@ -26,8 +28,10 @@ const FULL_WAIT: Duration = Duration::from_secs(30);
 pub struct SpoolConfig {
     /// Where they are. The directory is made if need be, and emptied.
     pub directory: PathBuf,
-    /// Bytes of all of them. Over it: 429. 4 GiB.
+    /// Bytes of all of them, each counted as [`FILE_BYTES_MIN`] at least. Over it: 429. 4 GiB.
     pub bytes_max: u64,
+    /// How many there may be. Over it: 429. 1,000.
+    pub files_max: u64,
     /// Bytes of one that is to be imported, which is read into memory whole. Over it: 413. 512 MiB.
     pub import_bytes_max: u64,
     /// Bytes that are left free on the disk: for the log. 256 MiB.
@@ -42,6 +46,7 @@ impl SpoolConfig {
         Self {
             directory,
             bytes_max: 4 << 30,
+            files_max: 1000,
             import_bytes_max: 512 << 20,
             free_bytes_min: 256 << 20,
             age_max: Duration::from_secs(3600),
@@ -55,6 +60,8 @@ impl SpoolConfig {
 pub(crate) enum SpoolError {
     #[error("the files in transit on this node are {used} bytes already, the limit is {max} bytes")]
     Full { used: u64, max: u64 },
+    #[error("{max} files are in transit on this node, which is the limit")]
+    Files { max: u64 },
     #[error(
         "the disk of this node has {free} bytes free, of which {min} are kept for its log: no room for a file"
     )]
@@ -70,7 +77,7 @@ impl From<SpoolError> for Failure {
     fn from(error: SpoolError) -> Self {
         let text = error.to_string();
         match error {
-            SpoolError::Full { .. } => {
+            SpoolError::Full { .. } | SpoolError::Files { .. } => {
                 Failure::new(FailureKind::Overloaded, text).retry_after(FULL_WAIT)
             }
             SpoolError::LowDisk { .. } | SpoolError::Io { .. } => {
@@ -85,22 +92,24 @@ impl From<SpoolError> for Failure {
 pub struct Spool {
     config: SpoolConfig,
     used: AtomicU64,
+    files: AtomicU64,
     made: AtomicU64,
 }
 
 impl Spool {
-    /// Makes the directory, or empties it: what is there was of a process that has ended.
+    /// Makes the directory, or empties it: files named as ours are were of a process that has ended.
     pub fn open(config: SpoolConfig) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(&config.directory)?;
         for entry in std::fs::read_dir(&config.directory)? {
             let path = entry?.path();
-            if path.is_file() {
+            if is_ours(&path) && path.is_file() {
                 std::fs::remove_file(path)?;
             }
         }
         Ok(Arc::new(Self {
             config,
             used: AtomicU64::new(0),
+            files: AtomicU64::new(0),
             made: AtomicU64::new(0),
         }))
     }
@@ -111,6 +120,7 @@ impl Spool {
 
     /// Begins a file. Blocks, as all that has to do with files here.
     pub(crate) fn create(self: &Arc<Self>) -> Result<SpoolWriter, SpoolError> {
+        let counted = self.count()?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.config.directory.join(format!("{number}.sql"));
         let mut options = File::options();
@@ -120,11 +130,28 @@ impl Spool {
             file,
             looked_at: None,
             spooled: Spooled {
-                spool: Arc::clone(self),
                 path,
                 bytes: 0,
+                counted,
             },
         })
+    }
+
+    /// Takes room for a file.
+    fn count(self: &Arc<Self>) -> Result<Counted, SpoolError> {
+        let max = self.config.files_max;
+        let one_more = |files: u64| (files < max).then_some(files + 1);
+        let counted = self
+            .files
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.map_err(|_| SpoolError::Files { max })?;
+        // From here on it is given back.
+        let mut counted = Counted {
+            spool: Arc::clone(self),
+            bytes: 0,
+        };
+        counted.grow_to(FILE_BYTES_MIN)?;
+        Ok(counted)
     }
 
     /// Takes room for more of a file.
@@ -170,11 +197,11 @@ impl SpoolWriter {
         let spooled = &mut self.spooled;
         let looked_at = self.looked_at;
         if looked_at.is_none_or(|at| spooled.bytes - at >= LOOK_EVERY_BYTES) {
-            spooled.spool.check_disk()?;
+            spooled.counted.spool.check_disk()?;
             self.looked_at = Some(spooled.bytes);
         }
         let bytes = piece.len() as u64;
-        spooled.spool.grow(bytes)?;
+        spooled.counted.grow_to(spooled.bytes + bytes)?;
         spooled.bytes += bytes;
         self.file.write_all(piece).map_err(io_at("write"))
     }
@@ -192,10 +219,32 @@ impl SpoolWriter {
 /// A file. Gone when the last holder lets go.
 #[derive(Debug)]
 pub(crate) struct Spooled {
-    spool: Arc<Spool>,
     path: PathBuf,
-    /// Counted in the spool.
     bytes: u64,
+    counted: Counted,
+}
+
+/// A file's part of the bounds.
+#[derive(Debug)]
+struct Counted {
+    spool: Arc<Spool>,
+    bytes: u64,
+}
+
+impl Counted {
+    fn grow_to(&mut self, bytes: u64) -> Result<(), SpoolError> {
+        let more = bytes.saturating_sub(self.bytes);
+        self.spool.grow(more)?;
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.spool.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.spool.files.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Spooled {
@@ -221,6 +270,12 @@ impl Drop for Spooled {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),
         }
-        self.spool.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Whether a file is named as those made here.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_suffix(".sql"))
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }

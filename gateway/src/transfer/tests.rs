@@ -9,7 +9,8 @@ use tidemark_protocol::{
 };
 use tokio::time::Instant;
 
-use super::jobs::{Busy, Jobs, KEPT};
+use super::RETRIED_MAX;
+use super::jobs::{Busy, Jobs, KEPT, REPEATED, Stage};
 use super::link::{Link, Purpose};
 use super::secret::{Etag, Secret};
 use super::shelf::{Download, Place, Shelf, Upload};
@@ -36,19 +37,28 @@ fn begun(jobs: &mut Jobs<u8, &'static str>, key: u8, now: Instant) -> super::job
 }
 
 #[test]
-fn end_is_told_once_with_what_was_said_since_the_last_time() {
+fn end_is_told_again_for_a_while_with_the_same_remarks() {
     let now = Instant::now();
     let mut jobs = Jobs::default();
     let job = begun(&mut jobs, 1, now);
     jobs.say(job, "a");
-    let told = jobs.ask(database(0), now).unwrap();
+    let told = jobs.ask(job, now).unwrap();
     assert_eq!((told.messages, told.end), (vec!["a".to_owned()], None));
     jobs.say(job, "b");
     jobs.end(job, Ok("done"), now);
-    let told = jobs.ask(database(0), now).unwrap();
-    assert_eq!(told.messages, ["b"]);
-    assert_eq!(told.end, Some(Ok("done")));
-    assert_eq!(jobs.ask(database(0), now), None);
+    jobs.end(job, Err("late".to_owned()), now);
+    assert_eq!(jobs.about(database(0), &1, now), Some((job, Stage::Done)));
+    for after in [Duration::ZERO, REPEATED - SECOND] {
+        let told = jobs.ask(job, now + after).unwrap();
+        assert_eq!(told.messages, ["b"]);
+        assert_eq!(told.end, Some(Ok("done")));
+    }
+    assert_eq!(jobs.about(database(0), &1, now), Some((job, Stage::Over)));
+    assert_eq!(jobs.ask(job, now + REPEATED), None);
+    let at = bookmark().to_string();
+    assert_eq!(jobs.named(database(0), &at, now), Some(job));
+    assert_eq!(jobs.named(database(0), &at, now + REPEATED), None);
+    assert_eq!(jobs.about(database(0), &1, now + REPEATED), None);
 }
 
 #[test]
@@ -60,14 +70,27 @@ fn second_job_of_a_database_waits_for_the_end_of_the_first() {
     assert_eq!(second, Err(Busy));
     jobs.begin(database(1), 2, bookmark(), now).unwrap();
     jobs.end(first, Err("no".to_owned()), now);
-    assert!(jobs.has(database(0), &1));
-    let second = begun(&mut jobs, 2, now);
-    // What the first still says is nobody's.
-    jobs.say(first, "late");
-    jobs.end(first, Ok("late"), now);
+    assert_eq!(jobs.about(database(0), &1, now), Some((first, Stage::Over)));
+    begun(&mut jobs, 2, now);
     assert!(jobs.is_running(database(0)));
-    jobs.end(second, Ok("mine"), now);
-    assert_eq!(jobs.ask(database(0), now).unwrap().end, Some(Ok("mine")));
+    assert!(!jobs.runs(first));
+}
+
+#[test]
+fn jobs_from_the_same_state_have_names_and_ends_of_their_own() {
+    let now = Instant::now();
+    let mut jobs = Jobs::default();
+    let first = begun(&mut jobs, 1, now);
+    jobs.end(first, Ok("first"), now);
+    let second = begun(&mut jobs, 1, now);
+    jobs.end(second, Ok("second"), now);
+    for (job, end) in [(first, "first"), (second, "second")] {
+        let told = jobs.ask(job, now).unwrap();
+        assert_eq!(told.end, Some(Ok(end)));
+        assert_eq!(jobs.named(database(0), &told.at, now), Some(job));
+        assert_eq!(jobs.named(database(1), &told.at, now), None);
+    }
+    assert_eq!(jobs.named(database(0), "elsewhere", now), None);
 }
 
 #[test]
@@ -76,11 +99,25 @@ fn end_that_nobody_asks_for_is_forgotten() {
     let mut jobs = Jobs::default();
     let job = begun(&mut jobs, 1, now);
     jobs.end(job, Ok("done"), now);
-    assert_eq!(jobs.ask(database(0), now + KEPT), None);
-    let job = begun(&mut jobs, 1, now);
-    jobs.end(job, Ok("done"), now);
+    assert_eq!(jobs.about(database(0), &1, now + KEPT), None);
+    assert_eq!(jobs.ask(job, now + KEPT), None);
     jobs.begin(database(1), 1, bookmark(), now + KEPT).unwrap();
-    assert!(!jobs.has(database(0), &1));
+    assert_eq!(jobs.about(database(0), &1, now), None);
+}
+
+#[test]
+fn ends_that_nobody_asks_for_have_a_bound() {
+    let now = Instant::now();
+    let mut jobs = Jobs::default();
+    let ids: Vec<_> = (0..17)
+        .map(|_| {
+            let job = begun(&mut jobs, 1, now);
+            jobs.end(job, Ok("done"), now);
+            job
+        })
+        .collect();
+    assert_eq!(jobs.ask(ids[0], now), None);
+    assert!(jobs.ask(ids[1], now).is_some());
 }
 
 #[test]
@@ -90,11 +127,8 @@ fn job_that_nobody_asks_about_is_known() {
     let job = begun(&mut jobs, 1, now);
     assert!(!jobs.is_unasked(job, SECOND, now + SECOND));
     assert!(jobs.is_unasked(job, SECOND, now + 2 * SECOND));
-    jobs.ask(database(0), now + 2 * SECOND);
+    jobs.ask(job, now + 2 * SECOND);
     assert!(!jobs.is_unasked(job, SECOND, now + 3 * SECOND));
-    jobs.end(job, Ok("done"), now);
-    jobs.ask(database(0), now);
-    assert!(jobs.is_unasked(job, SECOND, now));
 }
 
 #[test]
@@ -105,7 +139,7 @@ fn remarks_that_nobody_reads_have_a_bound() {
     for number in 0..500 {
         jobs.say(job, number.to_string());
     }
-    let told = jobs.ask(database(0), now).unwrap();
+    let told = jobs.ask(job, now).unwrap();
     assert_eq!(told.messages.len(), 100);
     assert_eq!(told.messages.last().unwrap(), "499");
 }
@@ -131,6 +165,7 @@ fn links_and_files_last_until_their_time() {
     let upload = Upload {
         file: "up",
         request: request(1),
+        begun: None,
         expires: end,
     };
     assert!(shelf.put(place(1, end), upload.clone()));
@@ -159,6 +194,7 @@ fn second_upload_of_a_file_leaves_the_first_with_its_request() {
         let upload = Upload {
             file: number,
             request: request(number),
+            begun: None,
             expires: place.expires,
         };
         assert_eq!(shelf.put(place, upload), number == 1);
@@ -169,6 +205,27 @@ fn second_upload_of_a_file_leaves_the_first_with_its_request() {
     assert!(shelf.upload(place.database, place.etag, now).is_some());
     shelf.remove(place.database, place.etag, request(1));
     assert!(shelf.upload(place.database, place.etag, now).is_none());
+}
+
+#[test]
+fn file_whose_import_began_keeps_its_request_and_goes_before_that_is_forgotten() {
+    let now = Instant::now();
+    let place = place(1, now + 10 * RETRIED_MAX);
+    let mut shelf = Shelf::default();
+    let upload = Upload {
+        file: "up",
+        request: request(1),
+        begun: None,
+        expires: place.expires,
+    };
+    assert!(shelf.put(place, upload));
+    let (of, etag) = (place.database, place.etag);
+    for (named, after) in [(Some(request(2)), SECOND), (Some(request(3)), RETRIED_MAX)] {
+        let begun = shelf.begin(of, etag, named, now + after).unwrap();
+        assert_eq!(begun.request, request(2));
+        assert_eq!(begun.begun, Some(now + SECOND));
+    }
+    assert!(shelf.upload(of, etag, now + RETRIED_MAX + SECOND).is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_LENGTH, ETAG};
+use axum::http::header::{CONTENT_LENGTH, ETAG, EXPECT};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -18,8 +18,9 @@ use futures_util::StreamExt;
 use md5::{Digest, Md5};
 use tidemark_protocol::d1::ErrorItem;
 use tidemark_protocol::{Failure, FailureKind, Node, RequestId};
+use tokio::sync::SemaphorePermit;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::secret::{Etag, Secret};
 use super::shelf::{Place, Upload};
@@ -34,6 +35,8 @@ use crate::metrics::Route;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long what is left of a refused file is listened to.
 const DISCARD_WAIT: Duration = Duration::from_secs(10);
+/// The same where nothing of it was read, whoever sends it.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Bytes that are written and hashed at a time.
 const BATCH_BYTES: usize = 1 << 20;
 /// Pieces of them, however small.
@@ -49,22 +52,66 @@ pub(crate) async fn upload<N: Node>(
 ) -> Response {
     let (head, body) = request.into_parts();
     let work = async {
-        let Some(secret) = parsed(secret) else {
-            return Ok(unknown_link());
-        };
-        let ask = Ask::read(&head.headers)?;
-        let now = Instant::now();
-        let place = gateway.transfers.state().shelf.place(secret, now);
-        let Some(place) = place else {
-            if ask.forwarded || gateway.node.upstream().is_none() {
-                return Ok(unknown_link());
+        match way(&gateway, secret, &head) {
+            Ok(Way::Here(place, held)) => take(&gateway, place, held, &head, body).await,
+            Ok(Way::There) => {
+                let node = &*gateway.node;
+                gateway.forwarder.forward_stream(node, &head, body).await
             }
-            let node = &*gateway.node;
-            return gateway.forwarder.forward_stream(node, &head, body).await;
-        };
-        take(&gateway, place, &head, body).await
+            refused => {
+                // A sender that waits to be told to go on has not begun.
+                if !head.headers.contains_key(EXPECT) {
+                    let _ = timeout(REFUSED_WAIT, discard(body.into_data_stream())).await;
+                }
+                refused.map(|_| unknown_link())
+            }
+        }
     };
     gateway.answer_link(Route::Upload, &head, work).await
+}
+
+/// Where a file goes.
+enum Way<'g> {
+    Here(Place, SemaphorePermit<'g>),
+    There,
+    Nowhere,
+}
+
+fn way<'g, N: Node>(
+    gateway: &'g Gateway<N>,
+    secret: SecretPath,
+    head: &Parts,
+) -> Result<Way<'g>, Failure> {
+    let Some(secret) = parsed(secret) else {
+        return Ok(Way::Nowhere);
+    };
+    let ask = Ask::read(&head.headers)?;
+    let node = &*gateway.node;
+    let transfers = &gateway.transfers;
+    let place = transfers.state().shelf.place(secret, Instant::now());
+    match place {
+        Some(place) => Ok(Way::Here(place, transfers.receive()?)),
+        None if ask.forwarded || node.upstream().is_none() => {
+            leads(node)?;
+            Ok(Way::Nowhere)
+        }
+        None => Ok(Way::There),
+    }
+}
+
+/// What to say of a link that this node does not know and that it asks no other about.
+pub(super) fn nowhere<N: Node>(node: &N) -> Result<Response, Failure> {
+    leads(node).map(|()| unknown_link())
+}
+
+/// Only the node that leads can tell that a link is good for nothing.
+fn leads<N: Node>(node: &N) -> Result<(), Failure> {
+    node.ready()?;
+    if node.upstream().is_some() {
+        let text = "this node does not lead, and the one that does may know the link";
+        return Err(Failure::new(FailureKind::Unavailable, text));
+    }
+    Ok(())
 }
 
 /// The secret of a link, if the text can be one.
@@ -84,17 +131,18 @@ pub(super) fn unknown_link() -> Response {
 async fn take<N: Node>(
     gateway: &Gateway<N>,
     place: Place,
+    _held: SemaphorePermit<'_>,
     head: &Parts,
     body: Body,
 ) -> Result<Response, Failure> {
     let transfers = &gateway.transfers;
-    let _place = transfers.receive()?;
-    let file = received(Arc::clone(transfers.spool()?), place.etag, head, body).await?;
+    let file = received(Arc::clone(transfers.spool()?), place, head, body).await?;
     let upload = Upload {
         file,
         request: RequestId::new(
             uuid::Builder::from_random_bytes(gateway.handles.random.bytes16()).into_uuid(),
         ),
+        begun: None,
         expires: place.expires,
     };
     if transfers.state().shelf.put(place, upload) {
@@ -108,10 +156,11 @@ async fn take<N: Node>(
 
 async fn received(
     spool: Arc<Spool>,
-    etag: Etag,
+    place: Place,
     head: &Parts,
     body: Body,
 ) -> Result<Arc<Spooled>, Failure> {
+    let etag = place.etag;
     let max = spool.config().import_bytes_max;
     let announced = head.headers.get(CONTENT_LENGTH);
     let announced = announced
@@ -141,8 +190,12 @@ async fn received(
         }
         on_disk(move || receiving.take(&batch)?.finish(etag)).await
     };
-    let read = read.await;
-    if read.is_err() {
+    let read = timeout_at(place.expires, read).await.unwrap_or_else(|_| {
+        let text = "the file was still coming when its link ended";
+        Err(Failure::new(FailureKind::Deadline, text))
+    });
+    let late = |failure: &Failure| failure.kind == FailureKind::Deadline;
+    if read.as_ref().is_err_and(|failure| !late(failure)) {
         // A sender that does not listen while it sends gets to read the refusal.
         let _ = timeout(DISCARD_WAIT, discard(body)).await;
     }

@@ -139,6 +139,11 @@ async fn request_id_of_a_request_for_another_shape_is_refused() {
             } else {
                 let why = got.failure(400, 7400, "bad_request");
                 assert!(why.contains("tidemark-request-id"), "{why}");
+                // It must not read as if nothing had been done.
+                assert!(why.contains("took effect"), "{why}");
+                assert_eq!(got.header("tidemark-repeated"), Some("true"));
+                let state = bookmark().to_string();
+                assert_eq!(got.header("x-d1-bookmark"), Some(state.as_str()));
             }
         }
     }

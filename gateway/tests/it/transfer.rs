@@ -12,7 +12,7 @@ use tidemark_gateway::{GatewayConfig, ServeConfig, Spool, SpoolConfig};
 use tidemark_protocol::dump::DumpOptions;
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{Execute, Failure, FailureKind, RequestId, Rules};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -86,7 +86,10 @@ impl World {
     }
 
     async fn poll(&self) -> Value {
-        let at = bookmark().to_string();
+        self.poll_at(&bookmark().to_string()).await
+    }
+
+    async fn poll_at(&self, at: &str) -> Value {
         self.import(json!({ "action": "poll", "current_bookmark": at }))
             .await
     }
@@ -149,7 +152,7 @@ fn ran(num_queries: u64) -> Bytes {
 }
 
 #[tokio::test]
-async fn uploaded_file_is_imported_once_and_its_end_told_once() {
+async fn uploaded_file_is_imported_once_and_its_end_told_to_whoever_lost_it() {
     let world = World::leading().await;
     world.node.script_files([Turn::Answer(ran(2))]);
     let invited = world.init(SQL.as_bytes()).await;
@@ -180,17 +183,169 @@ async fn uploaded_file_is_imported_once_and_its_end_told_once() {
     let [script] = world.scripts().try_into().unwrap();
     assert_eq!(script.statements[0].sql, SQL);
     assert!(script.request.is_some());
-    let told = world.poll().await;
+    world.has_files(0).await;
+    // An answer may be lost on its way.
+    for again in [world.poll().await, world.ingest(SQL.as_bytes()).await] {
+        assert_eq!(again, ended);
+    }
+    let told = world.poll_at("of another").await;
     assert_eq!(told["success"], json!(false));
     assert_eq!(told["error"], json!(NOT_IMPORTING));
-    // Asked for again, it is another import: with a file of its own.
-    world.has_files(0).await;
-    let refused = world.ingest(SQL.as_bytes()).await;
+    // Begun again, it is another import: with a file of its own.
+    assert!(world.init(SQL.as_bytes()).await["upload_url"].is_string());
+    let other = b"SELECT 1";
+    let refused = world.ingest(other).await;
     let error = refused["error"].as_str().unwrap();
     assert!(error.starts_with("Input file "), "{error}");
     assert!(error.ends_with(".sql missing or invalid"), "{error}");
-    assert!(world.init(SQL.as_bytes()).await["upload_url"].is_string());
     assert_eq!(world.scripts().len(), 1);
+    world.node.script_files([Turn::Answer(ran(3))]);
+    world.put(url, SQL.into()).await;
+    let ended = world.ingest(SQL.as_bytes()).await;
+    assert_eq!(ended["result"]["num_queries"], json!(3));
+    assert_eq!(world.scripts().len(), 2);
+}
+
+#[tokio::test]
+async fn import_asked_for_with_a_request_id_counts_once_over_a_change_of_leader() {
+    let leader = World::leading().await;
+    let follower = World::behind(&leader).await;
+    let id = "0192f3a4-5b6c-4d8e-9fa0-b1c2d3e4f5aa";
+    for world in [&leader, &follower] {
+        leader.node.script_files([Turn::Repeat("[]".into())]);
+        world.upload(SQL.as_bytes()).await;
+        let (etag, filename) = (etag(SQL.as_bytes()), filename(SQL.as_bytes()));
+        let ingest = json!({ "action": "ingest", "etag": etag, "filename": filename });
+        let path = format!("{DATABASES}/shop/import");
+        let ended = world
+            .post(&path, ingest.to_string())
+            .header("tidemark-request-id", id)
+            .send()
+            .await
+            .result();
+        // The node has forgotten its answer, not that it was done.
+        assert_eq!(ended["status"], json!("complete"), "{ended}");
+        assert_eq!(ended["result"]["num_queries"], json!(0));
+        assert!(ended["result"]["meta"].is_object());
+        let last = leader.scripts().pop().unwrap();
+        assert_eq!(last.request.map(|id| id.to_string()), Some(id.to_owned()));
+    }
+    // What the gateway reads beside is not done under it.
+    let executed = leader.node.executed();
+    let reads = executed.iter().filter(|e| e.rules == Rules::Request);
+    assert!(reads.clone().count() > 0);
+    assert!(reads.into_iter().all(|read| read.request.is_none()));
+}
+
+#[tokio::test]
+async fn upload_tried_again_through_another_node_keeps_its_request_id() {
+    let leader = World::leading().await;
+    let follower = World::behind(&leader).await;
+    let unknown = Failure::new(FailureKind::Unknown, "whether it took effect is unknown");
+    let turns = [Turn::Fail(unknown), Turn::Repeat(ran(2))];
+    leader.node.script_files(turns);
+    follower.upload(SQL.as_bytes()).await;
+    assert_eq!(
+        follower.ingest(SQL.as_bytes()).await["status"],
+        json!("error")
+    );
+    let ended = follower.ingest(SQL.as_bytes()).await;
+    assert_eq!(ended["status"], json!("complete"), "{ended}");
+    let [first, second] = leader.scripts().try_into().unwrap();
+    assert_eq!(first.request, second.request);
+}
+
+#[tokio::test]
+async fn file_that_failed_is_begun_anew_by_whoever_comes_next() {
+    let world = World::leading().await;
+    let failure = Failure::new(FailureKind::Sql, "no such table: t: SQLITE_ERROR");
+    let until = Arc::new(Semaphore::new(0));
+    world.node.script_files([Turn::Fail(failure)]);
+    world.upload(SQL.as_bytes()).await;
+    let ended = world.ingest(SQL.as_bytes()).await;
+    assert_eq!(ended["status"], json!("error"));
+    // Whoever lost that answer is told again, whoever begins anew is not.
+    assert_eq!(world.ingest(SQL.as_bytes()).await, ended);
+    let held = Turn::Held(Arc::clone(&until), ran(2));
+    world.node.script_files([held]);
+    world.upload(SQL.as_bytes()).await;
+    let begun = world.ingest(SQL.as_bytes()).await;
+    assert_eq!(begun["status"], json!("active"), "{begun}");
+    let mine = begun["at_bookmark"].as_str().unwrap();
+    let first = ended["at_bookmark"].as_str().unwrap();
+    assert_ne!(mine, first);
+    assert_eq!(world.poll_at(first).await, ended);
+    until.add_permits(1);
+    assert_eq!(world.poll_at(mine).await["status"], json!("complete"));
+}
+
+#[tokio::test]
+async fn upload_that_never_ends_ends_with_its_link() {
+    let node = Double::leading();
+    let bounds = |config: &mut SpoolConfig| config.age_max = Duration::from_millis(500);
+    let world = World::with(node, bounds, |_| {}).await;
+    let invited = world.init(SQL.as_bytes()).await;
+    let url = invited["upload_url"].as_str().unwrap();
+    let (address, path) = url["http://".len()..].split_once('/').unwrap();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let head = format!("PUT /{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let dripping = async {
+        let (mut from, mut to) = client.split();
+        let drip = async {
+            loop {
+                // Once it is refused nobody listens any more.
+                let _ = to.write_all(b" ").await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            read = from.read_exact(&mut answer) => read.map(drop),
+            () = drip => unreachable!("it has no end"),
+        }
+    };
+    let waited = tokio::time::timeout(crate::server::PATIENCE, dripping).await;
+    waited.expect("in time").expect("an answer");
+    assert!(!answer.ends_with(b"200"), "{answer:?}");
+    world.has_files(0).await;
+}
+
+#[tokio::test]
+async fn sender_of_a_file_without_a_place_gets_to_read_why() {
+    let world = World::leading().await;
+    let path = format!("/tidemark/v1/uploads/{}", "ab".repeat(16));
+    let got = world
+        .ask_with(Method::PUT, &path, vec![b' '; 20 << 20])
+        .send();
+    got.await.failure(404, 7400, "bad_request");
+}
+
+#[tokio::test]
+async fn voter_that_knows_no_leader_does_not_say_that_a_link_is_bad() {
+    let world = World::leading().await;
+    world.node.not_ready();
+    let secret = "ab".repeat(16);
+    let path = format!("/tidemark/v1/uploads/{secret}");
+    let got = world.ask_with(Method::PUT, &path, "x").send().await;
+    got.failure(503, 7905, "unavailable");
+    let got = world.get(&format!("/tidemark/v1/downloads/{secret}"));
+    got.send().await.failure(503, 7905, "unavailable");
+}
+
+#[tokio::test]
+async fn small_files_count_as_what_they_take() {
+    let node = Double::leading();
+    let bounds = |config: &mut SpoolConfig| config.bytes_max = 2 * 4096;
+    let world = World::with(node, bounds, |_| {}).await;
+    for (file, status) in [(b"1", 200), (b"2", 200), (b"3", 429)] {
+        assert_eq!(world.upload(file).await.status.as_u16(), status);
+    }
+    let bounds = |config: &mut SpoolConfig| config.files_max = 1;
+    let world = World::with(Double::leading(), bounds, |_| {}).await;
+    assert_eq!(world.upload(b"1").await.status.as_u16(), 200);
+    let message = world.upload(b"2").await.failure(429, 7500, "overloaded");
+    assert!(message.starts_with("1 files are in transit"), "{message}");
 }
 
 #[tokio::test]
@@ -216,10 +371,12 @@ async fn import_goes_on_between_polls_and_is_the_only_one() {
     assert_eq!(begun["status"], json!("active"));
     assert_eq!(begun["messages"], json!(["Starting import..."]));
     // What is asked twice is done once.
+    let at = begun["at_bookmark"].as_str().unwrap();
+    assert_eq!(world.poll_at("x").await["error"], json!(NOT_IMPORTING));
     for again in [
         world.ingest(SQL.as_bytes()).await,
         world.init(SQL.as_bytes()).await,
-        world.poll().await,
+        world.poll_at(at).await,
     ] {
         assert_eq!(again["status"], json!("active"));
         assert_eq!(again["messages"], json!([]));
@@ -247,7 +404,7 @@ async fn failed_import_says_why_in_sqlites_words() {
     assert_eq!(ended["status"], json!("error"));
     assert_eq!(ended["error"], json!(words));
     assert_eq!(ended["errors"], json!([words]));
-    assert_eq!(world.poll().await["error"], json!(NOT_IMPORTING));
+    assert_eq!(world.poll().await, ended);
     world.has_files(0).await;
 }
 
@@ -323,20 +480,20 @@ async fn file_that_breaks_off_is_dropped_at_whichever_node_it_came_in() {
 async fn file_over_a_bound_is_refused_with_both_values() {
     let node = Double::leading();
     let bounds = |config: &mut SpoolConfig| {
-        config.import_bytes_max = 100;
-        config.bytes_max = 150;
+        config.import_bytes_max = 12_000;
+        config.bytes_max = 10_900 + 4096;
     };
     let world = World::with(node, bounds, |_| {}).await;
-    let put = world.upload(&[b' '; 101]).await;
+    let put = world.upload(&[b' '; 12_001]).await;
     let message = put.failure(413, 7907, "too_large");
-    assert!(message.contains("101 bytes"), "{message}");
-    assert!(message.contains("100 bytes"), "{message}");
+    assert!(message.contains("12001 bytes"), "{message}");
+    assert!(message.contains("12000 bytes"), "{message}");
 
-    assert_eq!(world.upload(&[b' '; 90]).await.status.as_u16(), 200);
-    let put = world.upload(&[b' '; 80]).await;
+    assert_eq!(world.upload(&[b' '; 10_900]).await.status.as_u16(), 200);
+    let put = world.upload(&[b' '; 5000]).await;
     let message = put.failure(429, 7500, "overloaded");
-    assert!(message.contains("90 bytes"), "{message}");
-    assert!(message.contains("150 bytes"), "{message}");
+    assert!(message.contains("14996 bytes already"), "{message}");
+    assert!(message.contains("limit is 14996 bytes"), "{message}");
     assert!(put.header("retry-after").is_some());
     world.has_files(1).await;
     assert_eq!(world.upload(&[b' '; 60]).await.status.as_u16(), 200);
@@ -356,9 +513,15 @@ async fn last_of_the_disk_is_left_to_the_log() {
 #[tokio::test]
 async fn what_an_earlier_process_left_is_emptied() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("7.sql"), "x").unwrap();
+    let others = ["precious.sql", ".sql", "7.db"];
+    for name in ["7.sql", "18.sql"].iter().chain(&others) {
+        std::fs::write(directory.path().join(name), "x").unwrap();
+    }
     Spool::open(SpoolConfig::new(directory.path().to_owned())).unwrap();
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    for name in others {
+        assert!(directory.path().join(name).exists(), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
 }
 
 #[tokio::test]
@@ -412,7 +575,7 @@ async fn every_node_imports_and_exports_through_the_one_that_leads() {
     assert_eq!((leader.spooled(), follower.spooled()), (1, 0));
     let ended = follower.ingest(&file).await;
     assert_eq!(ended["status"], json!("complete"), "{ended}");
-    assert_eq!(follower.poll().await["error"], json!(NOT_IMPORTING));
+    assert_eq!(follower.poll().await, ended);
     assert_eq!(leader.scripts().len(), 1);
     assert!(follower.scripts().is_empty());
 
@@ -456,7 +619,7 @@ async fn unknown_link_leads_nowhere_at_any_node() {
             .header("tidemark-forwarded-by", "00000000000000c3")
             .send()
             .await;
-        got.failure(404, 7400, "bad_request");
+        got.failure(503, 7905, "unavailable");
         assert_eq!(
             got.header("tidemark-served-by"),
             Some("WEUR/primary/00000000000000a1")
@@ -504,6 +667,7 @@ async fn request_that_makes_no_sense_is_refused() {
         (json!({ "action": "init" }), "etag => Required"),
         (json!({ "action": "init", "etag": "x" }), "etag => not 32"),
         (json!({ "action": "dance" }), "'dance'"),
+        (json!({ "action": "poll" }), "current_bookmark => Required"),
         (
             json!({ "action": "ingest", "etag": etag(b"") }),
             "filename => Required",
@@ -514,9 +678,19 @@ async fn request_that_makes_no_sense_is_refused() {
         assert!(message.contains(says), "{message}");
     }
     let path = format!("{DATABASES}/nope/import");
-    let got = world.post(&path, r#"{"action":"poll"}"#).send().await;
+    let got = world
+        .post(&path, r#"{"action":"poll","current_bookmark":""}"#)
+        .send()
+        .await;
     got.failure(404, 7404, "no_database");
     let path = format!("{DATABASES}/shop/export");
+    let wish =
+        |tables: Value| json!({ "output_format": "polling", "dump_options": { "tables": tables } });
+    for tables in [json!(vec!["t"; 1001]), json!(["t".repeat(1025)])] {
+        let got = world.post(&path, wish(tables).to_string()).send().await;
+        let message = got.failure(400, 7400, "bad_request");
+        assert!(message.contains("dump_options.tables"), "{message}");
+    }
     for body in ["{}", r#"{"output_format":"file"}"#] {
         let got = world.post(&path, body).send().await;
         let message = got.failure(400, 7400, "bad_request");
@@ -587,17 +761,29 @@ async fn export_is_polled_to_its_end_and_fetched_under_a_link() {
             Some(disposition.as_str())
         );
     }
-    let late = world.export(poll).await;
-    assert_eq!(late["error"], json!("Not currently exporting anything."));
+    // An answer may be lost on its way; nobody is told of another's.
+    let again = world.export(poll.clone()).await;
+    assert_eq!(again["result"]["filename"], json!(name));
+    world
+        .node
+        .script_exports([Turn::Answer(Bytes::from_static(b"SELECT 1;\n"))]);
+    let other = world.export(json!({ "output_format": "polling" })).await;
+    assert_ne!(other["at_bookmark"], json!(at));
+    let first = world.export(poll).await;
+    assert_eq!(first["result"]["signed_url"], json!(url));
+    let at = "of another";
+    let unknown = json!({ "output_format": "polling", "current_bookmark": at });
+    let told = world.export(unknown).await;
+    assert_eq!(told["error"], json!("Not currently exporting anything."));
 }
 
 #[tokio::test]
 async fn failed_export_says_why() {
     let node = Double::leading();
-    let bounds = |config: &mut SpoolConfig| config.bytes_max = 20;
+    let bounds = |config: &mut SpoolConfig| config.bytes_max = 5000;
     let world = World::with(node, bounds, |_| {}).await;
     let words = "D1 Export error: table 'x' does not keep its content";
-    let long = Bytes::from_static(&[b' '; 30]);
+    let long = Bytes::from_static(&[b' '; 6000]);
     world.node.script_exports([
         Turn::Fail(Failure::new(FailureKind::BadRequest, words)),
         Turn::Answer(long),
@@ -609,7 +795,7 @@ async fn failed_export_says_why() {
     assert_eq!(ended["error"], json!(words));
     let full = world.export(begin.clone()).await;
     let error = full["error"].as_str().unwrap();
-    assert!(error.contains("the limit is 20 bytes"), "{error}");
+    assert!(error.contains("the limit is 5000 bytes"), "{error}");
     assert_eq!(world.export(begin).await["status"], json!("error"));
     world.has_files(0).await;
 }
