@@ -61,7 +61,8 @@ pub(crate) async fn export(
         ExportError::Read(error @ ReadError::Sql(_)) => {
             Failure::new(FailureKind::Sql, error.to_string())
         }
-        error => Failure::new(FailureKind::Damaged, error.to_string()),
+        ExportError::Read(error) => Failure::new(FailureKind::Damaged, error.to_string()),
+        error => Failure::new(FailureKind::Internal, error.to_string()),
     })?;
     Ok(Exported {
         bookmark: Bookmark::issue(catalogue.bookmark_key(), database, position),

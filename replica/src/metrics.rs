@@ -1,10 +1,11 @@
 //! What a replica counts. Names start with `tidemark_replica_`.
 //!
 //! Labels are of bounded cardinality: reasons and outcomes are fixed words, and only the first
-//! [`METERED_DATABASES_MAX`] databases get a gauge of their own.
+//! [`METERED_DATABASES_MAX`] databases that are here get a gauge of their own.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
@@ -18,7 +19,7 @@ use tidemark_protocol::{DatabaseId, Position};
 use tokio::sync::Semaphore;
 
 /// Databases with an `applied_seq` gauge of their own.
-pub(crate) const METERED_DATABASES_MAX: u64 = 64;
+pub(crate) const METERED_DATABASES_MAX: usize = 64;
 
 /// Words of labels that are shown from the start, at zero: a rate needs something to start from.
 const LABELS: [(&str, &[&str]); 4] = [
@@ -66,8 +67,21 @@ pub(crate) struct Metrics {
     waits: Family<Label, Counter>,
     wait_seconds: WaitSeconds,
     forwards: Family<Label, Counter>,
+    metered: Arc<Metered>,
+}
+
+/// Databases with a gauge of their own.
+#[derive(Debug, Default)]
+struct Metered {
     applied_seq: Family<DatabaseLabel, Gauge>,
-    metered: AtomicU64,
+    /// And how many meters each has: a copy may still be closing when the next begins.
+    meters: Mutex<HashMap<DatabaseId, u32>>,
+}
+
+impl Metered {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DatabaseId, u32>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Metrics {
@@ -90,8 +104,7 @@ impl Metrics {
             waits,
             wait_seconds: WaitSeconds(wait_seconds),
             forwards,
-            applied_seq,
-            metered: _,
+            metered,
         } = self;
         let mut add = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
@@ -178,7 +191,7 @@ impl Metrics {
         registry.register(
             "applied_seq",
             "Sequence number that readers see, of the first databases",
-            applied_seq.clone(),
+            metered.applied_seq.clone(),
         );
     }
 
@@ -201,27 +214,47 @@ impl Metrics {
 
     /// The gauge of one more database, while there is room.
     pub(crate) fn meter(&self, database: DatabaseId) -> Option<DatabaseMeter> {
-        let taken = self
-            .metered
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < METERED_DATABASES_MAX).then_some(count + 1)
-            });
-        taken.ok()?;
-        let gauge = self
-            .applied_seq
-            .get_or_create_owned(&[("database", database.to_string())]);
-        Some(DatabaseMeter(gauge))
+        let mut meters = self.metered.lock();
+        if !meters.contains_key(&database) && meters.len() >= METERED_DATABASES_MAX {
+            return None;
+        }
+        *meters.entry(database).or_default() += 1;
+        let label = [("database", database.to_string())];
+        Some(DatabaseMeter {
+            gauge: self.metered.applied_seq.get_or_create_owned(&label),
+            metered: Arc::clone(&self.metered),
+            database,
+        })
     }
 }
 
-/// The gauge of one database.
+/// The gauge of one database, which goes with its last copy.
 #[derive(Debug)]
-pub(crate) struct DatabaseMeter(Gauge);
+pub(crate) struct DatabaseMeter {
+    gauge: Gauge,
+    metered: Arc<Metered>,
+    database: DatabaseId,
+}
 
 impl DatabaseMeter {
     pub(crate) fn set(&self, position: Position) {
-        self.0
+        self.gauge
             .set(i64::try_from(position.seq.0).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for DatabaseMeter {
+    fn drop(&mut self) {
+        let mut meters = self.metered.lock();
+        let Some(count) = meters.get_mut(&self.database) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            meters.remove(&self.database);
+            let label = [("database", self.database.to_string())];
+            self.metered.applied_seq.remove(&label);
+        }
     }
 }
 
@@ -283,5 +316,39 @@ impl Collector for AtScrape {
             .saturating_sub(self.queue.available_permits());
         let help = "Bytes received and not yet applied";
         gauge("tidemark_replica_queue_bytes", help, queued as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(number: usize) -> DatabaseId {
+        DatabaseId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn gauge_of_a_deleted_database_goes_and_another_gets_its_room() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let shown = |id: DatabaseId| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry)
+                .expect("it is a string");
+            text.contains(&id.to_string())
+        };
+        let mut meters: Vec<_> = (0..METERED_DATABASES_MAX)
+            .map(|number| metrics.meter(database(number)))
+            .collect();
+        let late = database(METERED_DATABASES_MAX);
+        assert!(metrics.meter(late).is_none());
+        let next_copy = metrics.meter(database(0));
+        drop(meters.remove(0));
+        assert!(shown(database(0)), "its next copy is here");
+        drop(next_copy);
+        assert!(!shown(database(0)));
+        let meter = metrics.meter(late);
+        assert!(meter.is_some() && shown(late));
     }
 }

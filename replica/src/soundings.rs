@@ -483,7 +483,7 @@ mod tests {
         soundings.answered(1);
         let trip = soundings.outlook().trip.expect("an answer came");
         ask();
-        std::thread::sleep(Duration::from_millis(30));
+        soundings.lock().unanswered[0].1 -= Duration::from_millis(30);
         let waiting = soundings.outlook();
         assert!(waiting.delay >= Duration::from_millis(30), "{waiting:?}");
         soundings.answered(2);

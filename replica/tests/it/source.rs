@@ -546,8 +546,8 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, stop: Cancellat
 }
 
 async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
-    #[allow(clippy::result_large_err)]
     let asks = state.lock().unwrap().asks;
+    #[allow(clippy::result_large_err)]
     let check = |request: &Request, mut response: Response| {
         if asks {
             let understood = HeaderValue::from_static(ASKS);
