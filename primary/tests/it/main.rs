@@ -9,5 +9,6 @@ mod install;
 mod large;
 mod repair;
 mod requests;
+mod stream;
 mod voters;
 mod writes;
