@@ -62,10 +62,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Where somebody on this machine reaches a listener on `address`.
 fn reached_here(address: SocketAddr) -> SocketAddr {
+    let any = address.ip().is_unspecified();
     let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        IpAddr::V4(ip) => IpAddr::V4(if any { Ipv4Addr::LOCALHOST } else { ip }),
+        IpAddr::V6(ip) => IpAddr::V6(if any { Ipv6Addr::LOCALHOST } else { ip }),
     };
     SocketAddr::new(ip, address.port())
 }

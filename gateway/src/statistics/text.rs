@@ -38,14 +38,14 @@ pub(super) fn without_literals(statements: &[Statement]) -> String {
         all.push_str(&text);
         before = Some(text);
     }
-    all.truncate(head(&all, TEXT_BYTES_MAX).len());
+    all.truncate(all.floor_char_boundary(TEXT_BYTES_MAX));
     all
 }
 
 /// One blank where there were several, or a comment; `?` for each literal. What is no SQL, or goes beyond
 /// the budget, is not kept: it may hold what nobody should read in statistics.
 fn replaced(sql: &str, budget: &mut usize) -> String {
-    let looked_at = head(sql, *budget);
+    let looked_at = &sql[..sql.floor_char_boundary(*budget)];
     *budget -= looked_at.len().min(*budget);
     if looked_at.len() < sql.len() {
         *budget = 0;
@@ -184,15 +184,6 @@ fn is_name(word: &str, before: Option<&Token>, after: Option<&Token>, in_values:
 
 fn is_keyword(token: &Token, keywords: &[Keyword]) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && keywords.contains(&word.keyword))
-}
-
-/// The longest beginning of at most so many bytes.
-fn head(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

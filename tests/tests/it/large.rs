@@ -67,7 +67,7 @@ async fn transactions_of_hundreds_of_megabytes_cost_no_lease_and_fail_nobody() {
     let mut cell = Cell::start(PROGRAM).await;
     let leader = cell.leader().await;
     let api = cell.voters[leader].api();
-    let term = api.status().await.unwrap().term;
+    let term = api.status().await.expect("the status").term;
     for database in ["big", "other"] {
         api.create(database).await;
     }
@@ -154,6 +154,10 @@ async fn transactions_of_hundreds_of_megabytes_cost_no_lease_and_fail_nobody() {
     }
     cell.verified(SETTLED).await;
     assert_eq!(cell.leader().await, leader);
-    assert_eq!(api.status().await.unwrap().term, term, "no election");
+    assert_eq!(
+        api.status().await.expect("the status").term,
+        term,
+        "no election"
+    );
     cell.stop().await;
 }

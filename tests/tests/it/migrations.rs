@@ -58,10 +58,14 @@ async fn a_table_is_made_anew_through_a_replica_and_nothing_that_refers_to_it_is
 
     // Enforced again: by the next request, and at the end of one that turns them off.
     let insert = "INSERT INTO books VALUES (30, 'Nobody''s', 7)";
-    let refused = apac.query("library", insert).send().await.unwrap();
+    let refused = apac
+        .query("library", insert)
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!((refused.status, refused.error().1), (400, VIOLATED));
     let off = format!("PRAGMA foreign_keys = OFF; {insert}");
-    let refused = apac.query("library", &off).send().await.unwrap();
+    let refused = apac.query("library", &off).send().await.expect("an answer");
     let row = "row 30 of table \"books\" refers to no row of \"authors\"";
     assert_eq!(refused.status, 400);
     assert_eq!(refused.error().1, format!("{VIOLATED}: {row}"));

@@ -89,10 +89,12 @@ impl ExprVisitor for Names {
     type Error = Infallible;
 
     fn pre_visit(&mut self, part: &Expr) -> Result<bool, Infallible> {
-        let selector = match part {
-            Expr::VectorSelector(selector) => Some(selector),
-            Expr::MatrixSelector(selector) => Some(&selector.vs),
-            _ => None,
+        let selector = if let Expr::VectorSelector(selector) = part {
+            Some(selector)
+        } else if let Expr::MatrixSelector(selector) = part {
+            Some(&selector.vs)
+        } else {
+            None
         };
         self.0
             .extend(selector.and_then(|selector| selector.name.clone()));
