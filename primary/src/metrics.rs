@@ -1,12 +1,12 @@
 //! What a primary counts. Names start with `tidemark_primary_`, those of the log with `tidemark_log_`.
 //!
 //! Labels are of bounded cardinality: stages are fixed words, only the first [`METERED_DATABASES_MAX`] databases
-//! get a counter of their own and the others share one, and of replicas the first [`METERED_REPLICAS_MAX`] that
+//! that are open get a counter of their own and the others share one, and of replicas the first [`METERED_REPLICAS_MAX`] that
 //! are connected are shown.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -65,10 +65,8 @@ pub(crate) struct Metrics {
     /// One per [`Stage::ALL`], in that order: no look-up on the way of a write.
     stages: Vec<Histogram>,
     flush_batch: Histogram,
-    database_commits: Family<DatabaseLabel, Counter>,
-    metered: Mutex<HashSet<DatabaseId>>,
-    /// Writes that were let in and have not begun.
-    pub(crate) queued: Gauge,
+    metered: Arc<Metered>,
+    queued: Gauge,
     overlay_bytes: Gauge,
     damaged: Counter,
     pub(crate) followers: Gauge,
@@ -78,6 +76,14 @@ pub(crate) struct Metrics {
     taken_over: Counter,
     fetched_pages: Counter,
     kept_pages: Counter,
+}
+
+/// Databases with a counter of their own.
+#[derive(Debug, Default)]
+struct Metered {
+    commits: Family<DatabaseLabel, Counter>,
+    /// And how many meters each has: one that is opened anew may have two for a moment.
+    meters: Mutex<HashMap<DatabaseId, u32>>,
 }
 
 impl Metrics {
@@ -93,8 +99,7 @@ impl Metrics {
                 .map(|stage| stages.get_or_create_owned(&[("stage", stage.name())]))
                 .to_vec(),
             flush_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
-            database_commits: Family::default(),
-            metered: Mutex::default(),
+            metered: Arc::default(),
             queued: Gauge::default(),
             overlay_bytes: Gauge::default(),
             damaged: Counter::default(),
@@ -130,7 +135,7 @@ impl Metrics {
         registry.register(
             "database_commits",
             "Transactions answered as committed, of the first databases; 'other': of all others",
-            metrics.database_commits.clone(),
+            metrics.metered.commits.clone(),
         );
         registry.register(
             "queued_writes",
@@ -199,21 +204,19 @@ impl Metrics {
 
     /// What one database adds to.
     pub(crate) fn meter(&self, database: DatabaseId) -> DatabaseMeter {
-        let mut metered = self.metered.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = metered.contains(&database)
-            || (metered.len() < METERED_DATABASES_MAX && metered.insert(database));
-        let label = if own {
-            database.to_string()
-        } else {
-            OTHER_DATABASES.to_owned()
-        };
+        let (slot, commits) = Metered::take(&self.metered, database);
         DatabaseMeter {
-            commits: self
-                .database_commits
-                .get_or_create_owned(&[("database", label)]),
+            commits,
+            _slot: slot,
             overlay: self.overlay_bytes.clone(),
             overlay_bytes: 0,
         }
+    }
+
+    /// A write was let in. It has begun, or never will, when what this gives is dropped.
+    pub(crate) fn queue(&self) -> Queued {
+        self.queued.inc();
+        Queued(self.queued.clone())
     }
 
     pub(crate) fn took_over(&self, fetched: u64, kept: u64) {
@@ -227,10 +230,69 @@ impl Metrics {
     }
 }
 
-/// What one database adds to the metrics of all. What it holds is taken off when it is closed.
+impl Metered {
+    /// A counter for a database: its own, while there is room.
+    fn take(metered: &Arc<Self>, database: DatabaseId) -> (Option<Slot>, Counter) {
+        let mut meters = metered.lock();
+        let own = meters.contains_key(&database) || meters.len() < METERED_DATABASES_MAX;
+        let slot = own.then(|| {
+            *meters.entry(database).or_default() += 1;
+            Slot {
+                metered: Arc::clone(metered),
+                database,
+            }
+        });
+        let label = match own {
+            true => database.to_string(),
+            false => OTHER_DATABASES.to_owned(),
+        };
+        let commits = metered.commits.get_or_create_owned(&[("database", label)]);
+        (slot, commits)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DatabaseId, u32>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The room that a database's own counter takes.
+#[derive(Debug)]
+struct Slot {
+    metered: Arc<Metered>,
+    database: DatabaseId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut meters = self.metered.lock();
+        let Some(count) = meters.get_mut(&self.database) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            meters.remove(&self.database);
+            let label = [("database", self.database.to_string())];
+            self.metered.commits.remove(&label);
+        }
+    }
+}
+
+/// One of the writes that were let in and have not begun.
+#[derive(Debug)]
+pub(crate) struct Queued(Gauge);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What one database adds to the metrics of all. What it holds is taken off when it is closed, and its own counter
+/// goes.
 #[derive(Debug)]
 pub(crate) struct DatabaseMeter {
     commits: Counter,
+    _slot: Option<Slot>,
     overlay: Gauge,
     overlay_bytes: i64,
 }
@@ -422,5 +484,55 @@ impl<M: EncodeMetric> Encode for M {
     ) -> Result<(), std::fmt::Error> {
         let encoder = encoder.encode_descriptor(name, help, None, self.metric_type())?;
         self.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("it is a string");
+        text
+    }
+
+    fn database(number: usize) -> DatabaseId {
+        DatabaseId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn counter_of_a_closed_database_goes_and_another_gets_its_room() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let mut meters: Vec<_> = (0..METERED_DATABASES_MAX)
+            .map(|number| metrics.meter(database(number)))
+            .collect();
+        let late = database(METERED_DATABASES_MAX);
+        metrics.meter(late).committed();
+        assert!(shown(&registry).contains(r#"commits_total{database="other"} 1"#));
+
+        let first = format!(r#"{{database="{}"}}"#, database(0));
+        let again = metrics.meter(database(0));
+        drop(meters.remove(0));
+        assert!(shown(&registry).contains(&first), "open once more");
+        drop(again);
+        assert!(!shown(&registry).contains(&first));
+        let meter = metrics.meter(late);
+        meter.committed();
+        let own = format!(r#"commits_total{{database="{late}"}} 1"#);
+        assert!(shown(&registry).contains(&own), "{}", shown(&registry));
+    }
+
+    #[test]
+    fn write_that_never_has_its_turn_leaves_the_queue() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let (begun, dropped) = (metrics.queue(), metrics.queue());
+        let job = move || drop(dropped);
+        assert!(shown(&registry).contains("queued_writes 2"));
+        drop(begun);
+        drop(job);
+        assert!(shown(&registry).contains("queued_writes 0"));
     }
 }

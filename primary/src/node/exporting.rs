@@ -70,7 +70,7 @@ fn export_failure(error: ExportError, line: &Line, limit: Duration) -> Failure {
             let text = "another voter's copy takes the place of this one; begin again";
             Failure::new(FailureKind::Unavailable, text).retry_after(Duration::from_secs(1))
         }
-        error @ ExportError::Unwanted => Failure::new(FailureKind::Unavailable, error.to_string()),
+        ExportError::Unwanted => Failure::new(FailureKind::Unavailable, error.to_string()),
         error => Failure::new(FailureKind::Internal, error.to_string()),
     }
 }

@@ -85,14 +85,17 @@ impl Primary {
             return None;
         }
         let begun = Instant::now();
-        if first_primary || bounded {
-            // A replica may have shown what the readers here do not see yet.
+        // A replica may have shown what the readers here do not see yet.
+        let sees_all = if first_primary || bounded {
             let caught_up = timeout(request.deadline, line.caught_up()).await;
             caught_up.ok()?;
-        }
+            true
+        } else {
+            line.is_caught_up()
+        };
         Some(Delivered {
             waited: begun.elapsed(),
-            staleness: proved.then_some(Duration::ZERO),
+            staleness: (proved && sees_all).then_some(Duration::ZERO),
             forwarded: None,
         })
     }

@@ -190,12 +190,12 @@ impl Line {
         let (answer, outcome) = oneshot::channel();
         let name = request.request;
         let metrics = Arc::clone(&self.context.metrics);
-        metrics.queued.inc();
+        let place = metrics.queue();
         let queued = Instant::now();
         let job = {
             let claim = Arc::clone(&claim);
             move |writer: &mut Writer| {
-                metrics.queued.dec();
+                drop(place);
                 if claim.begin() {
                     metrics.stage(Stage::Queue, queued.elapsed());
                     writer.execute(&request, after, term, deadline.into_std(), answer);
@@ -203,7 +203,6 @@ impl Line {
             }
         };
         self.strand.try_post(job).map_err(|_| {
-            self.context.metrics.queued.dec();
             Failure::new(
                 FailureKind::Overloaded,
                 "D1 DB is overloaded. Too many requests queued.",
@@ -236,14 +235,17 @@ impl Line {
     /// Resolves when readers see everything that was committed before, and that replicas may have shown
     /// already.
     pub(crate) async fn caught_up(&self) {
-        let behind = self.newest().filter(|newest| {
-            self.database
-                .position()
-                .is_none_or(|position| !position.reached(newest))
-        });
-        if behind.is_some() {
+        if !self.is_caught_up() {
             self.drained().await;
         }
+    }
+
+    /// Whether that is known to be so now.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.newest().is_none_or(|newest| {
+            let position = self.database.position();
+            position.is_some_and(|position| position.reached(&newest))
+        })
     }
 
     /// Resolves at the next [`Line::tell_readers`] once it is enabled.
@@ -344,6 +346,14 @@ impl Line {
     /// stopped.
     pub(crate) async fn drained(&self) -> bool {
         self.ask(|_| ()).await.is_ok()
+    }
+
+    /// Keeps the writer from its work until what this gives is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
+        let (held, released) = std::sync::mpsc::channel();
+        self.post(move |_| drop(released.recv()));
+        held
     }
 
     /// Whether its files failed, or do not hold what they should: nothing may be answered from them.

@@ -14,8 +14,8 @@ use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::render::{RowShape, ValueForm};
 use tidemark_protocol::{
-    DatabaseId, Execute, FailureKind, Freshness, Incarnation, Node, NodeId, OnMiss, Position,
-    ReadContract, Rules, Seq, Statement, Term, Transaction,
+    DatabaseId, Execute, Executed, FailureKind, Freshness, Incarnation, Node, NodeId, OnMiss,
+    Position, ReadContract, Rules, Seq, Statement, Term, Transaction,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -253,4 +253,35 @@ fn refused_transaction_that_the_log_repeats_is_refused_again() {
         drop(line);
         primary.stop().await;
     });
+}
+
+/// What one read may miss, as it is told.
+async fn staleness(primary: &Primary, read: Execute) -> Option<Duration> {
+    let answer = primary.execute(read).await.unwrap();
+    let Executed::Answer(answer) = answer else {
+        panic!("{answer:?}");
+    };
+    answer.delivered.staleness
+}
+
+/// The log may have what the readers do not see yet, and a replica may show that already.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_read_claims_to_miss_nothing_only_if_readers_see_all_that_was_committed() {
+    let (twin, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (chain, _) = chain_of_three(twin.path()).await;
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    propose(&primary, term, &chain[0]).await;
+    assert!(line.drained().await);
+    let plain = || request(line.id(), "SELECT count(*) FROM t");
+    assert_eq!(staleness(&primary, plain()).await, Some(Duration::ZERO));
+    let held = line.hold_writer();
+    propose(&primary, term, &chain[1]).await;
+    assert_eq!(staleness(&primary, plain()).await, None);
+    drop(held);
+    assert!(line.drained().await);
+    assert_eq!(staleness(&primary, plain()).await, Some(Duration::ZERO));
+    drop(line);
+    primary.stop().await;
 }
