@@ -18,7 +18,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tidemark_protocol::{DatabaseId, NodeId, Term};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Command;
@@ -26,7 +26,7 @@ use super::applied::Applied;
 use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
 use super::failure::{Failure, describe};
 use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
-use super::parts::{Assembly, Taken};
+use super::parts::{Assembly, Complete, Taken};
 use super::snapshot::Content;
 use crate::files;
 
@@ -323,12 +323,10 @@ impl RaftStateMachine<Cell> for StateMachine {
                     match self.assembly.take(term, proposal, before) {
                         Taken::Command(command) => batch.push(log_id, command),
                         Taken::Complete(parts) => {
-                            // Not here: heartbeats and their answers need this thread.
-                            let joined = tokio::task::spawn_blocking(|| parts.join()).await;
-                            let joined = joined.map_err(io::Error::other)?;
+                            let joined = join(parts).await;
                             let joined =
                                 joined.inspect_err(|e| self.signals.failure.set("join parts", e));
-                            batch.push(log_id, joined.map_err(io::Error::other)?);
+                            batch.push(log_id, joined?);
                         }
                         Taken::Part => {}
                         Taken::Stray => {
@@ -446,6 +444,19 @@ impl Build {
         // peer's state that openraft has not accepted.
         Ok(Applied::default().into_snapshot(String::new()))
     }
+}
+
+/// Not on this thread, which heartbeats and their answers need, nor on one of those that clients' SQL may have all
+/// of: what is committed must not wait for it.
+async fn join(parts: Complete) -> io::Result<Command> {
+    let (done, joined) = oneshot::channel();
+    let joining = std::thread::Builder::new().name("join-parts".to_owned());
+    joining.spawn(move || {
+        // Whoever is gone wants no answer.
+        let _ = done.send(parts.join());
+    })?;
+    let panicked = |_closed| io::Error::other("the thread panicked");
+    joined.await.map_err(panicked)?.map_err(io::Error::other)
 }
 
 fn failed(failure: &Failure, error: MachineError) -> io::Error {
