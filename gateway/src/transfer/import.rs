@@ -60,10 +60,12 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// What an import came to.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Imported {
-    /// 0 if an earlier try did it whose answer is forgotten.
     num_queries: u64,
     meta: Box<RawValue>,
     final_bookmark: String,
+    /// An earlier try did it, and its answer is forgotten.
+    #[serde(skip)]
+    is_forgotten: bool,
 }
 
 /// What is asked for.
@@ -324,10 +326,11 @@ async fn run<N: Node>(
     {
         state.shelf.remove(database, etag, request);
     }
-    if let Ok(Imported { num_queries, .. }) = &outcome {
-        let message = match num_queries {
-            0 => "Processed by an earlier request.".to_owned(),
-            _ => format!("Processed {num_queries} queries."),
+    if let Ok(imported) = &outcome {
+        let message = if imported.is_forgotten {
+            "Processed by an earlier request.".to_owned()
+        } else {
+            format!("Processed {} queries.", imported.num_queries)
         };
         state.imports.say(job, message);
     }
@@ -402,6 +405,7 @@ fn imported(answer: &Answer) -> Result<Imported, Failure> {
             num_queries: 0,
             meta: meta.expect("it is JSON"),
             final_bookmark,
+            is_forgotten: true,
         });
     }
     let read: Result<[Element; 1], _> = serde_json::from_slice(&answer.results);
@@ -414,6 +418,7 @@ fn imported(answer: &Answer) -> Result<Imported, Failure> {
         num_queries,
         meta,
         final_bookmark,
+        is_forgotten: false,
     })
 }
 

@@ -28,7 +28,7 @@ const FULL_WAIT: Duration = Duration::from_secs(30);
 pub struct SpoolConfig {
     /// Where they are. The directory is made if need be, and emptied.
     pub directory: PathBuf,
-    /// Bytes of all of them, each counted as [`FILE_BYTES_MIN`] at least. Over it: 429. 4 GiB.
+    /// Bytes of all of them, each counted as 4 KiB at least. Over it: 429. 4 GiB.
     pub bytes_max: u64,
     /// How many there may be. Over it: 429. 1,000.
     pub files_max: u64,

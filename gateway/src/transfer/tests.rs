@@ -1,6 +1,8 @@
 //! The bookkeeping of imports and exports, at times of the tests' own choice.
 #![allow(clippy::unwrap_used)]
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -9,11 +11,11 @@ use tidemark_protocol::{
 };
 use tokio::time::Instant;
 
-use super::RETRIED_MAX;
 use super::jobs::{Busy, Jobs, KEPT, REPEATED, Stage};
 use super::link::{Link, Purpose};
 use super::secret::{Etag, Secret};
 use super::shelf::{Download, Place, Shelf, Upload};
+use super::{OnDrop, RETRIED_MAX};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -118,6 +120,19 @@ fn ends_that_nobody_asks_for_have_a_bound() {
         .collect();
     assert_eq!(jobs.ask(ids[0], now), None);
     assert!(jobs.ask(ids[1], now).is_some());
+}
+
+#[test]
+fn job_whose_work_panics_ends() {
+    let now = Instant::now();
+    let jobs = Mutex::new(Jobs::default());
+    let job = begun(&mut jobs.lock().unwrap(), 1, now);
+    let work = || {
+        let _ended = OnDrop(|| jobs.lock().unwrap().end(job, Err("broken".to_owned()), now));
+        panic!("at work");
+    };
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(work)).is_err());
+    assert!(!jobs.lock().unwrap().is_running(database(0)));
 }
 
 #[test]
