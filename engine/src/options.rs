@@ -86,6 +86,14 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// [`Limits::sql_length`] of a file: it has values where requests have parameters, and exports write a blob
+    /// with two digits for a byte.
+    pub(crate) fn script_sql_length(&self) -> u32 {
+        self.length
+            .saturating_mul(2)
+            .saturating_add(self.sql_length)
+    }
+
     /// The limits of Cloudflare's D1 as its engine sets them, for parity tests.
     pub fn strict_d1() -> Self {
         Self {

@@ -302,6 +302,13 @@ impl Owner {
         sink: &mut S,
     ) -> Result<(), RunError> {
         let pages = self.tip.page_count();
+        let limits = &self.shared.options.limits;
+        let statement_bytes_max = match rules {
+            Rules::Request => limits.sql_length,
+            Rules::Script => limits.script_sql_length(),
+        };
+        let connection = self.sql.connection();
+        connection.set_statement_bytes_max(statement_bytes_max);
         self.sql.heed_head(statements);
         self.sql.begin_write().map_err(RunError::Storage)?;
         let wal = Arc::clone(&self.wal);

@@ -386,11 +386,18 @@ impl Sql {
             let sql = &text.sql[start..];
             run.start = start;
             let kept = sql.len() <= CACHED_TEXT_BYTES_MAX;
-            let Ok(terminated) = window.at(start) else {
-                let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
-                return Err(RunError::Sql(own_words(message, run.statement)));
+            let (prepared, used) = loop {
+                let Ok(shown) = window.at(start) else {
+                    let message = "unrecognized token: \"\\0\": SQLITE_ERROR";
+                    return Err(RunError::Sql(own_words(message, run.statement)));
+                };
+                let compiled = self.compile(shown, kept, start, run.statement);
+                let ends_inside = matches!(&compiled, Ok((_, used)) if *used < shown.count_bytes());
+                // Perhaps it is only cut off.
+                if ends_inside || !window.grow() {
+                    break compiled?;
+                }
             };
-            let (prepared, used) = self.compile(terminated, kept, start, run.statement)?;
             let after = sql.get(used..).unwrap_or_default();
             let is_last = is_whole(after);
             if let Some(mut prepared) = prepared {

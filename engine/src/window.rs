@@ -1,12 +1,15 @@
 //! A text as SQLite wants it, with a zero at its end, without a second copy of all of it.
 //!
 //! The text of a request may be a file of 100 MB. SQLite compiles one statement at a time and refuses one that
-//! is longer than its limit, so what it is shown need not reach further than that.
+//! is longer than its limit, so what it is shown need not reach further than that; and most are far shorter, so
+//! it is shown more only of those that turn out to need it.
 
 use std::ffi::{CStr, CString, NulError};
 
 use crate::ffi::tail;
 
+/// Bytes of a statement that are shown at first.
+const FIRST_BYTES: usize = 1 << 20;
 /// Bytes copied beyond the longest statement, so that not every statement needs another copy.
 const STRIDE_BYTES: usize = 1 << 20;
 
@@ -14,8 +17,10 @@ const STRIDE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Window<'t> {
     text: &'t str,
-    /// SQLite looks at one byte more before it finds a statement too long.
+    /// Bytes of a statement that are shown.
     reach: usize,
+    /// SQLite looks at one byte more before it finds a statement too long.
+    reach_max: usize,
     part: CString,
     /// Where in the text the part lies.
     start: usize,
@@ -25,17 +30,28 @@ pub(crate) struct Window<'t> {
 impl<'t> Window<'t> {
     /// Over `text`, whose statements are refused beyond `statement_bytes_max`.
     pub(crate) fn new(text: &'t str, statement_bytes_max: usize) -> Self {
+        let reach_max = statement_bytes_max.saturating_add(1);
         Self {
             text,
-            reach: statement_bytes_max.saturating_add(1),
+            reach: reach_max.min(FIRST_BYTES),
+            reach_max,
             part: CString::default(),
             start: 0,
             end: 0,
         }
     }
 
-    /// The text from `start` on, as far as any statement that begins there may reach. An error: there is a
-    /// zero in it.
+    /// Shows more of each statement. `false`: there is no more, or it would be too long.
+    pub(crate) fn grow(&mut self) -> bool {
+        let can = self.end < self.text.len() && self.reach < self.reach_max;
+        if can {
+            self.reach = self.reach.saturating_mul(8).min(self.reach_max);
+        }
+        can
+    }
+
+    /// The text from `start` on: all of a statement that begins there, unless it reaches to the end of what
+    /// is shown; then let it [`Window::grow`]. An error: there is a zero in it.
     pub(crate) fn at(&mut self, start: usize) -> Result<&CStr, NulError> {
         let wanted = start.saturating_add(self.reach).min(self.text.len());
         if start < self.start || wanted > self.end {
@@ -63,6 +79,28 @@ mod tests {
             assert!(shown.len() >= rest.len().min(reach), "at {start}");
             assert_eq!(shown, &rest[..shown.len()], "at {start}");
         }
+    }
+
+    #[test]
+    fn it_grows_to_the_longest_statement_or_the_end() {
+        let text = "x".repeat(3 * STRIDE_BYTES);
+        let mut window = Window::new(&text, 10);
+        assert_eq!(
+            window.at(0).expect("no zero").to_bytes().len(),
+            11 + STRIDE_BYTES
+        );
+        assert!(!window.grow(), "a longer one is refused");
+        let mut window = Window::new(&text, text.len() * 2);
+        assert_eq!(
+            window.at(1).expect("no zero").to_bytes().len(),
+            FIRST_BYTES + STRIDE_BYTES
+        );
+        assert!(window.grow());
+        assert_eq!(
+            window.at(1).expect("no zero").to_bytes().len(),
+            text.len() - 1
+        );
+        assert!(!window.grow(), "there is no more");
     }
 
     #[test]

@@ -252,6 +252,13 @@ impl Connection {
         enforced != 0
     }
 
+    /// Sets the bytes of the longest statement that SQLite compiles.
+    pub(crate) fn set_statement_bytes_max(&self, bytes: u32) {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        // SAFETY: the connection is open. SQLite cuts the value to what is compiled in.
+        unsafe { c::sqlite3_limit(self.raw, c::SQLITE_LIMIT_SQL_LENGTH, bytes) };
+    }
+
     /// Bytes of the longest statement that SQLite compiles.
     pub(crate) fn statement_bytes_max(&self) -> usize {
         // SAFETY: the connection is open. A negative value changes nothing.
