@@ -284,3 +284,51 @@ async fn answer_over_the_limit_is_refused() {
         .unwrap_err();
     assert!(matches!(error, Error::Decode { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn read_contract_is_asked_for_and_what_was_delivered_is_told() {
+    let forwarded = "waited-ms=8, staleness-ms=0, forwarded=behind";
+    let script = [
+        Act::rows(BOOKMARK, &[], &[]).with("tidemark-delivered", "waited-ms=3, staleness-ms=120"),
+        Act::rows(BOOKMARK, &[], &[]).with("tidemark-delivered", forwarded),
+        Act::rows(BOOKMARK, &[], &[]),
+        Act::rows(BOOKMARK, &[], &[]),
+        Act::rows(BOOKMARK, &[], &[]),
+    ];
+    let server = Scripted::start(script).await;
+    let database = server.client().database("shop");
+
+    let select = || [database.prepare("SELECT 1")];
+    let bounded = database.batch(select());
+    let bounded = bounded.max_staleness(Duration::from_millis(500));
+    let delivered = bounded.await.unwrap().delivered;
+    assert_eq!(delivered.waited, Duration::from_millis(3));
+    assert_eq!(delivered.staleness, Some(Duration::from_millis(120)));
+    assert_eq!(delivered.forwarded, None);
+
+    let newest = database.batch(select()).linearizable();
+    let delivered = newest.await.unwrap().delivered;
+    assert_eq!(delivered.waited, Duration::from_millis(8));
+    assert_eq!(delivered.staleness, Some(Duration::ZERO));
+    assert_eq!(delivered.forwarded.map(|why| why.name()), Some("behind"));
+
+    let plain = database.batch(select()).await.unwrap();
+    assert_eq!(plain.delivered.staleness, None);
+    let query = || database.prepare("SELECT 1");
+    let bounded = query().max_staleness(Duration::from_micros(1500));
+    bounded.run().await.unwrap();
+    query().linearizable().run().await.unwrap();
+
+    let asked = server.asked();
+    let sent: Vec<_> = asked.iter().map(|a| a.header("tidemark-read")).collect();
+    assert_eq!(
+        sent,
+        [
+            Some("max-staleness=500ms"),
+            Some("linearizable"),
+            None,
+            Some("max-staleness=1500us"),
+            Some("linearizable"),
+        ]
+    );
+}
