@@ -324,7 +324,7 @@ async fn read_contract_is_asked_for_and_what_was_delivered_is_told() {
     assert_eq!(
         sent,
         [
-            Some("max-staleness=500ms"),
+            Some("max-staleness=500000us"),
             Some("linearizable"),
             None,
             Some("max-staleness=1500us"),
