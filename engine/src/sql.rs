@@ -404,8 +404,10 @@ impl Sql {
                 if is_last {
                     let result = self.run_one(&mut prepared, &text.params, run, sink);
                     let is_only = skip_blank(&text.sql).len() == sql.len();
-                    // A PRAGMA may do its work when it is compiled, so it must be, each time.
-                    if is_only && kept && !prepared.marks().pragma {
+                    // A PRAGMA may do its work when it is compiled, so it must be, each time. What a script may hold
+                    // is judged when it is compiled, and not allowed in a request.
+                    let by_request = run.terms.rules == Rules::Request;
+                    if is_only && kept && by_request && !prepared.marks().pragma {
                         self.cached.put(&text.sql, prepared);
                     }
                     return result;

@@ -190,3 +190,14 @@ fn a_file_that_fills_an_index_in_no_order_is_no_larger_than_its_pages() {
     assert_eq!(node.read(count).1.integer(), 225_000);
     assert_eq!(node.read("PRAGMA integrity_check").1.text(), "ok");
 }
+
+#[test]
+fn frame_of_a_script_is_refused_in_a_request_also_after_the_script() {
+    let mut node = Node::new();
+    for frame in ["COMMIT;", "BEGIN TRANSACTION;"] {
+        drop(try_import(&mut node, frame).expect("a frame of nothing"));
+        let text = [statement(frame)];
+        let made = node.owner.execute(&text, &stamp(), &soon(), &mut sink());
+        assert!(matches!(made, Err(ExecuteError::Sql(_))), "{made:?}");
+    }
+}
