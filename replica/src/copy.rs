@@ -167,7 +167,8 @@ impl Copy {
         let waiting = Arc::clone(&copy);
         copy.site.runtime.spawn(async move {
             for mut standing in former {
-                // An error means that it is gone as well.
+                // Without a deadline: two must not have the files, and all reads of the former have one. An error
+                // means that it is gone as well.
                 let closed = |standing: &Standing| standing.condition == Condition::Closed;
                 drop(standing.wait_for(closed).await);
             }
