@@ -7,6 +7,9 @@ use tidemark_tests::{Api, Cluster, Line, Place, wait};
 
 use crate::PROGRAM;
 
+/// D1's words to whoever would begin or end a transaction.
+const TRANSACTION: &str = "To execute a transaction";
+
 /// One bad request and what must come back.
 struct Case {
     body: String,
@@ -137,11 +140,11 @@ fn cases(foreign_bookmark: &str, bookmark: &str) -> Vec<Case> {
         ),
         sql("SELECT json('{')", "malformed JSON"),
         // Not allowed.
-        sql("BEGIN", "BEGIN"),
-        sql("BEGIN; BEGIN", "BEGIN"),
-        sql("COMMIT", "COMMIT"),
-        sql("ROLLBACK", "ROLLBACK"),
-        sql("SAVEPOINT s", "SAVEPOINT"),
+        sql("BEGIN", TRANSACTION),
+        sql("BEGIN; BEGIN", TRANSACTION),
+        sql("COMMIT", TRANSACTION),
+        sql("ROLLBACK", TRANSACTION),
+        sql("SAVEPOINT s", TRANSACTION),
         sql("ATTACH '/etc/passwd' AS p", "not authorized"),
         sql("ATTACH ':memory:' AS m", "not authorized"),
         sql("DETACH main", "not authorized"),
