@@ -216,8 +216,11 @@ async fn transfers(walk: &mut Walk, node: &Node) {
         (result["status"] == "complete").then_some(())
     })
     .await;
-    let late = walk.post(node, &import, action).await;
-    assert_eq!(late.json["result"]["success"], false);
+    let again = walk.post(node, &import, action).await;
+    assert_eq!(again.json["result"]["status"], "complete");
+    let stranger = json!({ "action": "poll", "current_bookmark": "another" });
+    let refused = walk.post(node, &import, stranger).await;
+    assert_eq!(refused.json["result"]["success"], false);
 
     let export = format!("{D}/shop/export");
     let mut body = json!({ "output_format": "polling" });

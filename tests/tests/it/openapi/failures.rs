@@ -182,7 +182,7 @@ fn body(operation: &Operation, kind: FailureKind) -> String {
     match operation.path.rsplit('/').next() {
         Some("database") => r#"{"name":"shop"}"#.to_owned(),
         Some("graphql") => json!({ "query": graphql }).to_string(),
-        Some("import") => r#"{"action":"poll"}"#.to_owned(),
+        Some("import") => r#"{"action":"poll","current_bookmark":"x"}"#.to_owned(),
         Some("export") => r#"{"output_format":"polling"}"#.to_owned(),
         Some("{database}") => r#"{"read_replication":{"mode":"auto"}}"#.to_owned(),
         _ => r#"{"sql":"SELECT 1"}"#.to_owned(),
