@@ -8,6 +8,7 @@ mod cluster;
 mod engine;
 mod metrics;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -16,6 +17,7 @@ use tidemark_tests::wait;
 
 use self::cluster::{Cluster, Service};
 use self::engine::Engine;
+use crate::sqlite3;
 
 /// One way from OC to ENAM, as `wan.toml` has it, twice.
 const OC_ROUND_TRIP: Duration = Duration::from_millis(201);
@@ -60,6 +62,7 @@ async fn nine_containers_serve_survive_and_stop() {
     let exits = cluster.stop().await;
     assert!(exits.iter().all(|(_, code)| *code == 0), "{exits:?}");
     assert_eq!(exits.len(), 9, "{exits:?}");
+    backup_is_a_copy(&cluster).await;
     cluster.wipe().await;
 }
 
@@ -109,6 +112,33 @@ async fn region_is_cut_off(cluster: &Cluster<'_>, oc: &Client, weur: &Client) {
     })
     .await;
     assert_eq!(n, 3);
+}
+
+/// What docs/operations.md says of backups: the files of a replica that was stopped are ordinary databases.
+async fn backup_is_a_copy(cluster: &Cluster<'_>) {
+    if !sqlite3::available() {
+        return;
+    }
+    let copy = tempfile::tempdir().expect("make a temporary directory");
+    let [from, to] = [
+        format!("{}:/data", cluster.container(Service::Oc)),
+        copy.path().join("data").display().to_string(),
+    ];
+    cluster.docker(&["cp", &from, &to]).await;
+    let folders = std::fs::read_dir(copy.path().join("data/databases")).expect("a replica's files");
+    let files = folders.map(|folder| folder.expect("a folder").path().join("main.db"));
+    let customers = |file: &PathBuf| {
+        let has = "SELECT name FROM sqlite_schema WHERE name = 'customers'";
+        !sqlite3::rows(file, has).is_empty()
+    };
+    let shop: Vec<_> = files.filter(customers).collect();
+    assert_eq!(shop.len(), 1, "{shop:?}");
+    assert_eq!(
+        sqlite3::run(&shop[0], &[], "PRAGMA integrity_check"),
+        "ok\n"
+    );
+    let rows = sqlite3::rows(&shop[0], "SELECT count(*) AS n FROM customers");
+    assert_eq!(rows, [json!({ "n": 3 })]);
 }
 
 async fn insert(session: &tidemark_client::Session, name: &str) {
