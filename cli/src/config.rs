@@ -117,6 +117,10 @@ pub(crate) struct Config {
     pub(crate) page_cache_bytes: u64,
     /// Reader connections of each database at most. Reads beyond wait for one.
     pub(crate) readers: usize,
+    /// Time without use after which a small database closes its files.
+    pub(crate) idle_wait: Duration,
+    /// Databases of a primary that stay open though they are idle.
+    pub(crate) open_databases: usize,
     /// Bounds of SQL statements: parameters, columns, lengths and so on.
     pub(crate) sql_limits: SqlLimits,
     /// Rows of one answer at most. A larger one fails.
@@ -162,6 +166,8 @@ impl Default for Config {
             checkpoint_every_bytes: tidemark_primary::PERSIST_EVERY_BYTES,
             page_cache_bytes: u64::from(engine.cache_kib) << 10,
             readers: engine.readers_max,
+            idle_wait: tidemark_primary::IDLE_WAIT,
+            open_databases: tidemark_primary::OPEN_MAX,
             sql_limits: SqlLimits::default(),
             answer_rows: answer.rows_max,
             answer_bytes: answer.bytes_max as u64,
@@ -352,6 +358,8 @@ impl Config {
                 PAGE_CACHE_BYTES_MAX,
             ),
             ("readers", self.readers as u64, 1, 1024),
+            ("idle-wait (seconds)", self.idle_wait.as_secs(), 1, 86_400),
+            ("open-databases", self.open_databases as u64, 1, 1 << 20),
             ("answer-rows", self.answer_rows, 1, u64::MAX),
             ("answer-size", self.answer_bytes, 1 << 10, 1 << 30),
             ("import-size", self.import_bytes, 1 << 10, 1 << 30),

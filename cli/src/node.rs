@@ -119,6 +119,8 @@ async fn run_primary(
         engine: config.engine(),
         answer: config.answer(),
         persist_every_bytes: config.checkpoint_every_bytes,
+        idle_wait: config.idle_wait,
+        open_max: config.open_databases,
         ..PrimaryConfig::new(
             home.directory().to_owned(),
             node,
@@ -181,6 +183,7 @@ async fn run_replica(
         cluster_secret: config.cluster_secret()?,
         engine: config.engine(),
         answer: config.answer(),
+        idle_wait: config.idle_wait,
         ..ReplicaConfig::new(
             home.directory().to_owned(),
             home.identity().node,

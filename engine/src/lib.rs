@@ -48,7 +48,7 @@ pub use error::{
 };
 pub use genesis::position as genesis_position;
 pub use hash::page_hash;
-pub use options::{Limits, Options};
+pub use options::{Limits, Options, SMALL_BYTES_MAX};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};
 pub use rebuild::{Prepared, Rebuild};
 pub use registry::is_open;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use tidemark_protocol::transaction::TRANSACTION_BYTES_MAX;
 
+/// Bytes of a file that takes a few milliseconds to open, which reads and hashes every page: up to here
+/// closing it for want of use is worth while.
+pub const SMALL_BYTES_MAX: u64 = 4 << 20;
+
 /// How a database is opened. `Default` is meant for servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {

@@ -1,6 +1,7 @@
 //! A voter's life: recover, take part, lead, stop.
 //!
-//! 1. Open every database that has files; each says by its checksum where it stands.
+//! 1. See which databases have files. One that is opened, by then or later, says by its checksum where it
+//!    stands.
 //! 2. Start consensus: it repeats the log from where the files were last known to be durable.
 //! 3. When this node leads and the opening entry of its term is applied, wait until every writer has
 //!    dealt with what was applied before it; only then serve. A read before that could miss an
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::ChainFile;
 use crate::config::PrimaryConfig;
 use crate::consensus::{Consensus, ConsensusConfig, ConsensusError};
 use crate::contact::Contact;
@@ -157,9 +159,8 @@ impl Primary {
             Arc::clone(&context),
         )?;
         databases.open(DatabaseId::CATALOGUE).await?;
-        for database in databases.on_disk()? {
-            databases.open(database).await?;
-        }
+        let chain = ChainFile::load(&config.directory).map_err(PrimaryError::Chain)?;
+        databases.recover(&chain.1.positions).await?;
         let installer = Installer::new(
             Arc::clone(&databases),
             Arc::clone(&followers),
@@ -168,13 +169,12 @@ impl Primary {
         )
         .ok_or(PrimaryError::ClusterSecret)?;
         let machine = CellMachine::new(
-            &config.directory,
+            chain,
             Arc::clone(&databases),
             Arc::clone(&recent),
             Arc::clone(&followers),
             installer,
-        )
-        .map_err(PrimaryError::Chain)?;
+        );
         let transport = HttpTransport::new(&config.cluster_secret, config.via.clone())
             .ok_or(PrimaryError::ClusterSecret)?;
         let group = ConsensusConfig {
@@ -239,6 +239,11 @@ impl Primary {
             tokio::spawn(Arc::clone(&primary).follow_catalogue()),
             tokio::spawn(Arc::clone(&primary).persist_as_the_log_grows()),
             tokio::spawn(Arc::clone(&primary).repair_damaged()),
+            tokio::spawn(Arc::clone(&primary.databases).close_idle(
+                primary.config.idle_wait,
+                primary.config.open_max,
+                primary.stop.clone(),
+            )),
         ];
         for task in tasks {
             primary.keep(task);
@@ -421,12 +426,7 @@ impl Primary {
         }
         // Replicas ask for a new database before anybody writes to it.
         for entry in new.entries() {
-            let opened = self.databases.open(entry.uuid).await;
-            if let Err(error) = opened
-                && !matches!(error, DatabasesError::Replacing { .. })
-            {
-                tracing::error!(%error, "a listed database does not open");
-            }
+            self.databases.list(entry.uuid);
         }
         Ok(())
     }

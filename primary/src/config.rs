@@ -18,6 +18,10 @@ pub const PERSIST_EVERY_BYTES: u64 = 256 << 20;
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Writes of one database that may be in flight at once; more wait, within their deadlines.
 pub const WRITES_IN_FLIGHT_MAX: usize = 1024;
+/// Time after which a small database that nobody uses closes its files.
+pub const IDLE_WAIT: Duration = Duration::from_secs(30);
+/// Databases that stay open though they are idle; beyond that the least recently used are closed first.
+pub const OPEN_MAX: usize = 1024;
 /// VM steps a read may take on the thread that received it, before it is moved to a SQL thread.
 pub const INLINE_STEPS_MAX: u64 = 2_000;
 
@@ -85,6 +89,10 @@ pub struct PrimaryConfig {
     pub writes_in_flight_max: usize,
     /// See [`INLINE_STEPS_MAX`].
     pub inline_steps_max: u64,
+    /// See [`IDLE_WAIT`]. In whole seconds, at least one.
+    pub idle_wait: Duration,
+    /// See [`OPEN_MAX`].
+    pub open_max: usize,
 }
 
 impl PrimaryConfig {
@@ -117,6 +125,8 @@ impl PrimaryConfig {
             heartbeat: HEARTBEAT,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
             inline_steps_max: INLINE_STEPS_MAX,
+            idle_wait: IDLE_WAIT,
+            open_max: OPEN_MAX,
         }
     }
 }

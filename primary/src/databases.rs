@@ -1,14 +1,27 @@
-//! The open databases of a node: one [`Line`] each, opened on demand, dropped with their files.
+//! The databases of a node: one [`Line`] each while it is open. Opened on demand, put to sleep when nobody
+//! uses them, dropped with their files.
+
+mod sleep;
+mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidemark_engine::{Database, EngineError, OpenError, Options, Prepared, RebuildError, Threads};
-use tidemark_protocol::{DatabaseId, Seq};
+use tidemark_engine::{
+    Database, EngineError, OpenError, Options, Prepared, RebuildError, SMALL_BYTES_MAX, Threads,
+    genesis_position,
+};
+use tidemark_protocol::{DatabaseId, Position};
 use tokio::sync::{Mutex, oneshot};
 
+use self::slot::Slot;
+pub(crate) use self::slot::{Asleep, HighestProposed};
 use crate::pipeline::{Line, PipelineContext, adopt_fetched};
 
 /// Extension of the directory of a deleted database whose files are not removed yet.
@@ -19,6 +32,8 @@ const READERS_WAIT: Duration = Duration::from_secs(120);
 const REPLACED_WAIT: Duration = Duration::from_secs(180);
 /// How often it is looked whether the last user of a database is gone.
 const CLOSE_CHECK: Duration = Duration::from_millis(1);
+/// Locks under which files are opened and closed. Databases that share one wait for each other.
+const CHANGING: usize = 64;
 
 /// A database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +102,15 @@ pub enum DatabasesError {
     Stopped,
 }
 
-/// The open databases of a node.
+/// The databases of a node.
 #[derive(Debug)]
 pub(crate) struct Databases {
     root: PathBuf,
     options: Options,
     context: Arc<PipelineContext>,
-    lines: RwLock<HashMap<DatabaseId, Arc<Line>>>,
+    slots: RwLock<HashMap<DatabaseId, Slot>>,
+    /// Looks at which databases are idle, counted: the time that lines note their uses by.
+    looks: AtomicU64,
     /// Those that were deleted since this process started.
     gone: RwLock<HashSet<DatabaseId>>,
     /// Those whose files are being replaced.
@@ -102,8 +119,10 @@ pub(crate) struct Databases {
     arriving: std::sync::Mutex<HashSet<DatabaseId>>,
     /// Those of peers' states that were taken over, for the catalogue to look through.
     taken_over: std::sync::Mutex<HashSet<DatabaseId>>,
-    /// Held while one is being opened or dropped: nobody opens the same files twice.
-    changing: Mutex<()>,
+    /// Held while one is being opened, closed or dropped: nobody opens the same files twice.
+    changing: [Mutex<()>; CHANGING],
+    /// Nothing is opened any more.
+    closed: AtomicBool,
 }
 
 /// A peer's copy of a database on its way. Whoever writes any of its files owns this until it ends: what
@@ -141,12 +160,14 @@ impl Databases {
             root,
             options,
             context,
-            lines: RwLock::default(),
+            slots: RwLock::default(),
+            looks: AtomicU64::new(0),
             gone: RwLock::default(),
             replacing: RwLock::default(),
             arriving: std::sync::Mutex::default(),
             taken_over: std::sync::Mutex::default(),
-            changing: Mutex::default(),
+            changing: std::array::from_fn(|_| Mutex::default()),
+            closed: AtomicBool::new(false),
         }))
     }
 
@@ -162,23 +183,101 @@ impl Databases {
         Ok(found)
     }
 
-    /// An open one.
+    /// Takes note of those that have files here. `durable` says where they were when the log that is left
+    /// began. Large ones are opened at once, for that takes time; small ones when they are needed.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        durable: &HashMap<DatabaseId, Position>,
+    ) -> Result<(), DatabasesError> {
+        for database in self.on_disk()? {
+            let at = durable.get(&database).copied();
+            self.note(database, at.unwrap_or_else(genesis_position));
+            let main = self.directory(database).join("main.db");
+            let large = std::fs::metadata(main).is_ok_and(|file| file.len() > SMALL_BYTES_MAX);
+            if large {
+                self.open(database).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A listed database is here from now on, if it was not before. It gets files when they are needed.
+    pub(crate) fn list(&self, database: DatabaseId) {
+        if !self.has(database) && !self.is_gone(database) && !self.is_replacing(database) {
+            self.note(database, genesis_position());
+        }
+    }
+
+    fn note(&self, database: DatabaseId, durable: Position) {
+        let mut slots = self.slots_write();
+        slots.entry(database).or_insert_with(|| {
+            self.context.recent.begin(database, durable);
+            Slot::Asleep(Asleep {
+                durable,
+                proposed: HighestProposed::default(),
+            })
+        });
+    }
+
+    /// Whether it is here, open or asleep.
+    pub(crate) fn has(&self, database: DatabaseId) -> bool {
+        self.slots().contains_key(&database)
+    }
+
+    /// An open one, which is being used by that.
     pub(crate) fn get(&self, database: DatabaseId) -> Option<Arc<Line>> {
-        self.lines
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&database)
-            .cloned()
+        let line = self.peek(database)?;
+        line.note_use(self.looks.load(Ordering::Relaxed));
+        Some(line)
+    }
+
+    /// As [`Databases::get`], without counting as a use.
+    fn peek(&self, database: DatabaseId) -> Option<Arc<Line>> {
+        match self.slots().get(&database)? {
+            Slot::Open(line) => Some(Arc::clone(line)),
+            Slot::Asleep(_) => None,
+        }
+    }
+
+    /// One that is here, opened if it sleeps. `None`: it is not here, or cannot be opened at the moment.
+    pub(crate) async fn wake(self: &Arc<Self>, database: DatabaseId) -> Option<Arc<Line>> {
+        if !self.has(database) {
+            return None;
+        }
+        let opened = self.open(database).await;
+        opened
+            .inspect_err(|error| tracing::warn!(%database, %error, "a database does not open"))
+            .ok()
     }
 
     /// All open ones.
     pub(crate) fn all(&self) -> Vec<Arc<Line>> {
-        self.lines
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.all_and_asleep().0
+    }
+
+    /// All open ones, and where those are that sleep: at one moment.
+    pub(crate) fn all_and_asleep(&self) -> (Vec<Arc<Line>>, HashMap<DatabaseId, Position>) {
+        let slots = self.slots();
+        let mut lines = Vec::new();
+        let mut asleep = HashMap::new();
+        for (database, slot) in &*slots {
+            match slot {
+                Slot::Open(line) => lines.push(Arc::clone(line)),
+                Slot::Asleep(slot) => drop(asleep.insert(*database, slot.durable)),
+            }
+        }
+        (lines, asleep)
+    }
+
+    /// Uses are noted as of another look from now on.
+    fn begin_look(&self) -> u64 {
+        self.looks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn changing(&self, database: DatabaseId) -> &Mutex<()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(database);
+        let at = usize::try_from(hash % CHANGING as u64).expect("below CHANGING");
+        &self.changing[at]
     }
 
     /// Opens one, or makes it if it has no files yet. Goes on to its end even if the caller does not.
@@ -194,9 +293,12 @@ impl Databases {
     }
 
     async fn open_here(self: Arc<Self>, database: DatabaseId) -> Result<Arc<Line>, DatabasesError> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.changing(database).lock().await;
         if let Some(line) = self.get(database) {
             return Ok(line);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(DatabasesError::Stopped);
         }
         if self.is_gone(database) {
             return Err(DatabasesError::Gone { database });
@@ -204,8 +306,21 @@ impl Databases {
         if self.is_replacing(database) {
             return Err(DatabasesError::Replacing { database });
         }
-        let line = self.open_files(database, Seq::ZERO).await?;
-        self.lines_write().insert(database, Arc::clone(&line));
+        let asleep = self.asleep(database);
+        let (durable, proposed) = asleep.map_or_else(Default::default, |asleep| {
+            (Some(asleep.durable), asleep.proposed)
+        });
+        let line = self.open_files(database, proposed).await?;
+        let found = line.database().position();
+        if let (Some(found), Some(durable)) = (found, durable)
+            && !found.reached(&durable)
+        {
+            // A state of before, put in the place of what was here: what follows it is in no log any more.
+            tracing::error!(%database, %found, %durable, "the files of a closed database changed");
+            line.mark_damaged();
+        }
+        let opened = Slot::Open(Arc::clone(&line));
+        self.slots_write().insert(database, opened);
         Ok(line)
     }
 
@@ -231,7 +346,7 @@ impl Databases {
     async fn open_files(
         &self,
         database: DatabaseId,
-        proposed: Seq,
+        proposed: HighestProposed,
     ) -> Result<Arc<Line>, DatabasesError> {
         let directory = self.directory(database);
         let options = self.options.clone();
@@ -243,7 +358,16 @@ impl Databases {
             // Whoever is gone wants no database.
             let _ = done.send(result);
         }));
-        opened.await.map_err(|_| DatabasesError::Stopped)?
+        let line = opened.await.map_err(|_| DatabasesError::Stopped)??;
+        line.note_use(self.looks.load(Ordering::Relaxed));
+        Ok(line)
+    }
+
+    fn asleep(&self, database: DatabaseId) -> Option<Asleep> {
+        match self.slots().get(&database)? {
+            Slot::Asleep(asleep) => Some(asleep.clone()),
+            Slot::Open(_) => None,
+        }
     }
 
     /// From now on nobody opens it any more.
@@ -294,15 +418,15 @@ impl Databases {
     ) -> Result<(), DatabasesError> {
         let database = arrival.database;
         let old = {
-            let _changing = self.changing.lock().await;
+            let _changing = self.changing(database).lock().await;
             if self.is_gone(database) {
                 return Err(DatabasesError::Gone { database });
             }
             self.replacing_write().insert(database);
-            self.lines_write().remove(&database)
+            self.slots_write().remove(&database)
         };
         let replaced = self.replace_closed(database, old, copy).await;
-        let _changing = self.changing.lock().await;
+        let _changing = self.changing(database).lock().await;
         self.replacing_write().remove(&database);
         if self.is_gone(database) {
             // Whoever deleted it found no line, and perhaps not these files.
@@ -313,7 +437,7 @@ impl Databases {
             return Err(DatabasesError::Gone { database });
         }
         let (line, content) = replaced?;
-        self.lines_write().insert(database, line);
+        self.slots_write().insert(database, Slot::Open(line));
         match content {
             Content::New => Ok(()),
             Content::Old => Err(DatabasesError::WentOn { database }),
@@ -324,20 +448,21 @@ impl Databases {
     async fn replace_closed(
         &self,
         database: DatabaseId,
-        old: Option<Arc<Line>>,
+        old: Option<Slot>,
         copy: Prepared,
     ) -> Result<(Arc<Line>, Content), DatabasesError> {
         let directory = self.directory(database);
-        let mut proposed = Seq::ZERO;
-        let mut went_on = false;
-        if let Some(old) = old {
-            proposed = old.retire().await;
-            went_on = old
-                .newest()
-                .is_some_and(|newest| !copy.position().reached(&newest));
-        }
+        let (newest, proposed) = match old {
+            Some(Slot::Open(old)) => {
+                old.retire().await;
+                (old.newest(), old.proposed().clone())
+            }
+            Some(Slot::Asleep(old)) => (Some(old.durable), old.proposed),
+            None => (None, HighestProposed::default()),
+        };
+        let went_on = newest.is_some_and(|newest| !copy.position().reached(&newest));
         if !self
-            .closed(std::slice::from_ref(&directory), READERS_WAIT)
+            .are_closed(std::slice::from_ref(&directory), READERS_WAIT)
             .await
         {
             let waited = READERS_WAIT;
@@ -371,8 +496,12 @@ impl Databases {
         replacing.contains(&database)
     }
 
-    fn lines_write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<DatabaseId, Arc<Line>>> {
-        self.lines.write().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> std::sync::RwLockReadGuard<'_, HashMap<DatabaseId, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots_write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<DatabaseId, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replacing_write(&self) -> std::sync::RwLockWriteGuard<'_, HashSet<DatabaseId>> {
@@ -414,9 +543,9 @@ impl Databases {
     /// Removes a deleted database and its files. Reads and writes in progress end on the open files.
     pub(crate) async fn remove(&self, database: DatabaseId) -> Result<(), DatabasesError> {
         self.mark_gone(database);
-        let _changing = self.changing.lock().await;
-        let line = self.lines_write().remove(&database);
-        if let Some(line) = line {
+        let _changing = self.changing(database).lock().await;
+        let slot = self.slots_write().remove(&database);
+        if let Some(Slot::Open(line)) = slot {
             line.deleted();
         }
         self.context.recent.forget(database);
@@ -440,17 +569,24 @@ impl Databases {
     /// Lets go of all of them, and waits until their files are closed: until the last request that uses
     /// one has ended. False if that did not happen within `limit`.
     pub(crate) async fn close(&self, limit: Duration) -> bool {
-        let _changing = self.changing.lock().await;
-        let lines = std::mem::take(&mut *self.lines_write());
-        let open: Vec<_> = lines
-            .into_keys()
-            .map(|database| self.directory(database))
+        self.closed.store(true, Ordering::Release);
+        for changing in &self.changing {
+            // What is being opened or closed comes to its end.
+            drop(changing.lock().await);
+        }
+        let slots = std::mem::take(&mut *self.slots_write());
+        let open = slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Open(_)));
+        let open: Vec<_> = open
+            .map(|(database, _)| self.directory(*database))
             .collect();
-        self.closed(&open, limit).await
+        drop(slots);
+        self.are_closed(&open, limit).await
     }
 
     /// Waits until nobody holds these files open. False if that did not happen within `limit`.
-    async fn closed(&self, directories: &[PathBuf], limit: Duration) -> bool {
+    async fn are_closed(&self, directories: &[PathBuf], limit: Duration) -> bool {
         let closed = async {
             while directories
                 .iter()
@@ -480,7 +616,7 @@ enum Content {
 fn open(
     directory: &Path,
     database: DatabaseId,
-    proposed: Seq,
+    proposed: HighestProposed,
     options: &Options,
     context: Arc<PipelineContext>,
 ) -> Result<Arc<Line>, DatabasesError> {

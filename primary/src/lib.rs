@@ -32,8 +32,8 @@ mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};
 pub use config::{
-    HEARTBEAT, INLINE_STEPS_MAX, Join, PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX, Voter,
-    WRITES_IN_FLIGHT_MAX,
+    HEARTBEAT, IDLE_WAIT, INLINE_STEPS_MAX, Join, OPEN_MAX, PERSIST_EVERY_BYTES, PrimaryConfig,
+    RECENT_BYTES_MAX, Voter, WRITES_IN_FLIGHT_MAX,
 };
 pub use databases::DatabasesError;
 pub use members::MembersError;

@@ -11,8 +11,6 @@
 //! whose files may be newer than the chain that came with them.
 
 use std::collections::HashSet;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,29 +54,28 @@ struct NotDurable {
 }
 
 impl CellMachine {
-    /// On the databases of the node in `directory`, all of which are open.
+    /// On the databases of the node, which it knows all by now, behind this chain.
     pub(crate) fn new(
-        directory: impl AsRef<Path>,
+        (file, committed): (ChainFile, Chain),
         databases: Arc<Databases>,
         recent: Arc<Recent>,
         followers: Arc<Followers>,
         installer: Installer,
-    ) -> io::Result<Self> {
-        let (file, committed) = ChainFile::load(directory.as_ref())?;
+    ) -> Self {
         for database in committed.positions.keys() {
             // Deleted after the last persist: what the log repeats of it is of no use to anybody.
-            if databases.get(*database).is_none() {
+            if !databases.has(*database) {
                 databases.mark_gone(*database);
             }
         }
-        Ok(Self {
+        Self {
             file: Arc::new(file),
             databases,
             recent,
             followers,
             installer,
             committed,
-        })
+        }
     }
 
     async fn apply_transaction(&mut self, transaction: Transaction) -> Result<(), MachineError> {
@@ -90,7 +87,8 @@ impl CellMachine {
                 database = %header.database, base = %header.base, %committed,
                 "a transaction does not start at the committed position and changes nothing"
             );
-            // Not opened for this: its database may be deleted, and would have files again.
+            // Not opened for this: it may be deleted, and would have files again, and one that sleeps has no
+            // writer who waits.
             if let Some(line) = self.databases.get(header.database) {
                 line.refused(header.next, "its database moved on without it");
             }
@@ -157,13 +155,15 @@ impl Machine for CellMachine {
             .retain(|database, _| !databases.is_gone(*database));
         let committed = self.committed.clone();
         let file = Arc::clone(&self.file);
-        let lines = self.databases.all();
-        // One that is being replaced, or could not be, may need what the log has of it.
+        let (lines, asleep) = self.databases.all_and_asleep();
         let open: HashSet<_> = lines.iter().map(|line| line.id()).collect();
+        let durable =
+            |id: &DatabaseId, at: &Position| asleep.get(id).is_some_and(|d| d.reached(at));
+        // One that is being replaced, or could not be, may need what the log has of it.
         let missing = committed
             .positions
             .iter()
-            .find(|(id, _)| !open.contains(id));
+            .find(|(id, at)| !open.contains(id) && !durable(id, at));
         let missing = missing.map(|(database, committed)| NotOpen {
             database: *database,
             committed: *committed,

@@ -69,6 +69,7 @@ pub(crate) struct Metrics {
     queued: Gauge,
     overlay_bytes: Gauge,
     damaged: Counter,
+    pub(crate) open_databases: Gauge,
     pub(crate) followers: Gauge,
     pub(crate) shipped: Counter,
     pub(crate) shipped_bytes: Counter,
@@ -103,6 +104,7 @@ impl Metrics {
             queued: Gauge::default(),
             overlay_bytes: Gauge::default(),
             damaged: Counter::default(),
+            open_databases: Gauge::default(),
             followers: Gauge::default(),
             shipped: Counter::default(),
             shipped_bytes: Counter::default(),
@@ -151,6 +153,11 @@ impl Metrics {
             "damaged_databases",
             "Databases whose files failed while committed transactions were flushed",
             metrics.damaged.clone(),
+        );
+        registry.register(
+            "open_databases",
+            "Databases whose files are open, as of the last look, once a second",
+            metrics.open_databases.clone(),
         );
         registry.register("replicas", "Replicas connected", metrics.followers.clone());
         registry.register(

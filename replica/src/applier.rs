@@ -40,8 +40,6 @@ const CHECKPOINT_FRAMES: u32 = 2000;
 const WAL_BYTES_MAX: u64 = 32 << 20;
 /// Frames between two tries of that.
 const RESTART_FRAMES: u32 = 1000;
-/// Largest file that is closed for want of use: opening it again takes a few milliseconds.
-const SLEEP_BYTES_MAX: u64 = 4 << 20;
 /// First pause after files failed, before they are tried again; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest such pause.

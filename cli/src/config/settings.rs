@@ -148,6 +148,14 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_READERS", value_name = "COUNT")]
     pub(crate) readers: Option<usize>,
 
+    /// Time without use after which a small database closes its files [default: 30s]
+    #[arg(long, env = "TIDEMARK_IDLE_WAIT", value_name = "TIME")]
+    pub(crate) idle_wait: Option<Period>,
+
+    /// Databases of a primary that stay open though they are idle [default: 1024]
+    #[arg(long, env = "TIDEMARK_OPEN_DATABASES", value_name = "COUNT")]
+    pub(crate) open_databases: Option<usize>,
+
     /// Bounds of SQL statements: parameters, columns, lengths and so on [default: sqlite]
     #[arg(long, env = "TIDEMARK_SQL_LIMITS", value_name = "PROFILE")]
     pub(crate) sql_limits: Option<SqlLimits>,
@@ -202,6 +210,8 @@ impl Settings {
             checkpoint_every,
             page_cache,
             readers,
+            idle_wait,
+            open_databases,
             sql_limits,
             answer_rows,
             answer_size,
@@ -233,6 +243,8 @@ impl Settings {
         overwrite(&mut config.checkpoint_every_bytes, checkpoint_every);
         overwrite(&mut config.page_cache_bytes, page_cache);
         overwrite(&mut config.readers, readers);
+        overwrite(&mut config.idle_wait, idle_wait);
+        overwrite(&mut config.open_databases, open_databases);
         overwrite(&mut config.sql_limits, sql_limits);
         overwrite(&mut config.answer_rows, answer_rows);
         overwrite(&mut config.answer_bytes, answer_size);

@@ -186,7 +186,7 @@ impl Installer {
         }
         let arrival = self.databases.expect(database)?;
         let directory = self.databases.directory(database);
-        let old = self.databases.get(database);
+        let old = self.databases.wake(database).await;
         let begun = tokio::time::Instant::now();
         let threads = self.databases.threads();
         let fetched = self
@@ -219,7 +219,7 @@ impl Installer {
 
     /// Whether the copy here is at `at` or further; then it is durable, too.
     async fn has(&self, database: DatabaseId, at: Position) -> Result<bool, InstallError> {
-        let Some(line) = self.databases.get(database) else {
+        let Some(line) = self.databases.wake(database).await else {
             return Ok(false);
         };
         if !line.drained().await || line.is_damaged() {

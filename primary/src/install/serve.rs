@@ -106,7 +106,7 @@ async fn image(
     let Ok(Ok(turn)) = timeout(TURN_WAIT, images.acquire_owned()).await else {
         return busy("too many images are on their way");
     };
-    let Some(line) = primary.databases.get(database) else {
+    let Some(line) = primary.databases.wake(database).await else {
         return if primary.databases.is_gone(database) {
             deleted(database)
         } else {

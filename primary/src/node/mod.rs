@@ -161,20 +161,29 @@ impl Node for Primary {
     async fn status(&self) -> NodeStatus {
         let leadership = self.consensus.leadership().borrow().clone();
         let catalogue = self.catalogue();
-        let databases = self.databases.all().into_iter().map(|line| {
-            let entry = catalogue
-                .as_ref()
-                .and_then(|catalogue| catalogue.get(line.id()));
+        let name = |database| {
+            let entry = catalogue.as_ref()?.get(database)?;
+            Some(entry.name.clone())
+        };
+        let (lines, asleep) = self.databases.all_and_asleep();
+        let open = lines.into_iter().map(|line| {
             let position = line.database().position();
             DatabaseStatus {
                 uuid: line.id(),
-                name: entry.map_or_else(String::new, |entry| entry.name.clone()),
+                name: name(line.id()).unwrap_or_default(),
                 position: position.unwrap_or_else(|| line.durable()),
                 damaged: position
                     .is_none()
                     .then(|| "its content is at no known position".to_owned()),
             }
         });
+        let asleep = asleep.into_iter().map(|(uuid, position)| DatabaseStatus {
+            uuid,
+            name: name(uuid).unwrap_or_default(),
+            position,
+            damaged: None,
+        });
+        let databases = open.chain(asleep);
         NodeStatus {
             node: self.config.node,
             role: Role::Primary,

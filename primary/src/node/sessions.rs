@@ -39,8 +39,10 @@ impl Primary {
         if request.rules == Rules::Script {
             return Ok(None);
         }
-        let listed = catalogue.get(request.database).is_some();
-        let Some(line) = self.databases.get(request.database).filter(|_| listed) else {
+        if catalogue.get(request.database).is_none() {
+            return Ok(None);
+        }
+        let Some(line) = self.databases.wake(request.database).await else {
             return Ok(None);
         };
         if line.is_damaged() || line.known_to_write(&request.statements) {
@@ -70,7 +72,7 @@ impl Primary {
         }
         let waited = begun.elapsed();
         // It may be another one by now.
-        let Some(line) = self.databases.get(request.database) else {
+        let Some(line) = self.databases.wake(request.database).await else {
             return Ok(None);
         };
         let left = Execute {
@@ -126,7 +128,7 @@ impl Primary {
     async fn reaches(&self, request: &Execute, wanted: Position) -> Result<(), Option<Position>> {
         let until = Instant::now() + request.on_miss.patience(request.deadline);
         loop {
-            let line = self.databases.get(request.database).ok_or(None)?;
+            let line = self.databases.wake(request.database).await.ok_or(None)?;
             let mut advanced = std::pin::pin!(line.advanced());
             // Before the look: what comes after it wakes.
             advanced.as_mut().enable();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::remembered::Remembered;
 use super::writer::{PipelineContext, Writer};
+use crate::databases::HighestProposed;
 use crate::metrics::Stage;
 
 /// How much longer than its deadline a request waits for a definite outcome once it has begun: SQL
@@ -91,14 +92,17 @@ pub(crate) struct Line {
     /// Reads that run on SQL threads: as many as there are readers.
     long_reads: Semaphore,
     writes_known: Mutex<HashSet<u64>>,
+    proposed: HighestProposed,
+    /// The look at idle databases before which it was used last.
+    used_at: AtomicU64,
 }
 
 impl Line {
-    /// Puts an opened database to work. `proposed`: what [`Line::retire`] gave of the line before, or zero.
+    /// Puts an opened database to work. `proposed`: that of the line before, if there was one.
     pub(crate) fn new(
         opened: Opened,
         directory: PathBuf,
-        proposed: Seq,
+        proposed: HighestProposed,
         context: Arc<PipelineContext>,
     ) -> std::io::Result<Arc<Self>> {
         let remembered = Remembered::load(&directory)?;
@@ -122,7 +126,7 @@ impl Line {
                 Arc::clone(&database),
                 directory,
                 remembered,
-                proposed,
+                proposed.clone(),
                 context,
             );
             Self {
@@ -140,6 +144,8 @@ impl Line {
                 permits,
                 long_reads,
                 writes_known: Mutex::default(),
+                proposed,
+                used_at: AtomicU64::new(0),
             }
         }))
     }
@@ -156,6 +162,29 @@ impl Line {
     /// Its readers.
     pub(crate) fn database(&self) -> &Arc<Database> {
         &self.database
+    }
+
+    /// The highest sequence number proposed.
+    pub(crate) fn proposed(&self) -> &HighestProposed {
+        &self.proposed
+    }
+
+    /// Notes a use before the look at idle databases of this number.
+    pub(crate) fn note_use(&self, look: u64) {
+        // Mostly it is the same, and others' copies of the cache line stay valid.
+        if self.used_at.load(Ordering::Relaxed) != look {
+            self.used_at.store(look, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`Line::note_use`].
+    pub(crate) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody but this and its writer holds the readers, as a read or an image does to its end.
+    pub(crate) fn has_no_readers(&self) -> bool {
+        Arc::strong_count(&self.database) == 2
     }
 
     /// Held by each read that runs on a SQL thread.
@@ -291,11 +320,11 @@ impl Line {
     }
 
     /// Another voter's copy takes the place of this: the files are not written any more, and whoever holds
-    /// them open should let go. Gives the highest sequence number proposed, for the next line.
-    pub(crate) async fn retire(&self) -> Seq {
+    /// them open should let go.
+    pub(crate) async fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         // A writer that stopped has given the node up.
-        self.ask(Writer::retire).await.unwrap_or(Seq::ZERO)
+        let _ = self.ask(Writer::retire).await;
     }
 
     /// See [`Line::retire`].

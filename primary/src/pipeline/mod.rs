@@ -23,7 +23,7 @@
 mod line;
 mod remembered;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub(crate) use line::{Line, Written, shut_down};

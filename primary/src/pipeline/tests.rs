@@ -28,8 +28,8 @@ use crate::ship::recent::After;
 
 /// Longest that anything here may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-const TABLE: &str = "CREATE TABLE t(n)";
-const INSERT: &str = "INSERT INTO t VALUES (1)";
+pub(crate) const TABLE: &str = "CREATE TABLE t(n)";
+pub(crate) const INSERT: &str = "INSERT INTO t VALUES (1)";
 
 struct OnTokio(Handle);
 
@@ -57,7 +57,7 @@ impl Random for Fixed {
 }
 
 /// A cell of one on `directory`, once nobody else holds that and it serves.
-async fn start(directory: &Path) -> Arc<Primary> {
+pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
     let started = async {
         loop {
             match try_start(directory).await {
@@ -89,7 +89,7 @@ async fn try_start(directory: &Path) -> Result<Arc<Primary>, PrimaryError> {
     Primary::start(config, environment, &mut registry).await
 }
 
-async fn database(primary: &Primary) -> Arc<Line> {
+pub(crate) async fn database(primary: &Primary) -> Arc<Line> {
     let create = CreateDatabase {
         name: "orders".to_owned(),
         primary_location_hint: None,
@@ -119,13 +119,17 @@ fn request(database: DatabaseId, sql: &str) -> Execute {
     }
 }
 
-async fn write(line: &Arc<Line>, sql: &str, term: Term) -> Result<Position, FailureKind> {
+pub(crate) async fn write(
+    line: &Arc<Line>,
+    sql: &str,
+    term: Term,
+) -> Result<Position, FailureKind> {
     let written = line.write(request(line.id(), sql), Seq::ZERO, term).await;
     written.map(|w| w.position).map_err(|failure| failure.kind)
 }
 
 /// The term in which it serves, later than `before`.
-async fn serving_after(primary: &Primary, before: Term) -> Term {
+pub(crate) async fn serving_after(primary: &Primary, before: Term) -> Term {
     let mut serving = primary.serving.subscribe();
     let later = serving.wait_for(|term| term.is_some_and(|term| term > before));
     let later = tokio::time::timeout(DEADLINE, later)

@@ -23,6 +23,7 @@ use super::line::{Line, Written, unknown};
 use super::remembered::Remembered;
 use crate::cell::Environment;
 use crate::consensus::{Command, Consensus, Proposed};
+use crate::databases::HighestProposed;
 use crate::metrics::{DatabaseMeter, Metrics, Stage};
 use crate::ship::recent::Recent;
 
@@ -120,9 +121,7 @@ pub(crate) struct Writer {
     retired: bool,
     /// Frames in the WAL from which a checkpoint waits a little for readers.
     restart_from: u32,
-    /// Highest sequence number proposed. None is used twice, not even after what had it was refused, so
-    /// that a position names one proposal.
-    proposed: Seq,
+    proposed: HighestProposed,
     remembered: Remembered,
     meter: DatabaseMeter,
     context: Arc<PipelineContext>,
@@ -135,7 +134,7 @@ impl Writer {
         database: Arc<Database>,
         directory: PathBuf,
         remembered: Remembered,
-        proposed: Seq,
+        proposed: HighestProposed,
         context: Arc<PipelineContext>,
     ) -> Self {
         Self {
@@ -258,7 +257,7 @@ impl Writer {
         let stamp = Stamp {
             request: request.request,
             proposed_at_ms: self.context.environment.clock.unix_ms(),
-            after: after.max(self.proposed),
+            after: after.max(self.proposed.get()),
         };
         let control = Control {
             deadline,
@@ -313,7 +312,7 @@ impl Writer {
         match transaction {
             None => self.answer(),
             Some(transaction) => {
-                self.proposed = up_to.seq;
+                self.proposed.set(up_to.seq);
                 let line = self.line.clone();
                 let dropped = Arc::new(AtomicBool::new(false));
                 let dropped_in_time = Arc::clone(&dropped);
@@ -488,12 +487,11 @@ impl Writer {
     }
 
     /// See [`Line::retire`].
-    pub(crate) fn retire(&mut self) -> Seq {
+    pub(crate) fn retire(&mut self) {
         self.retired = true;
         self.fail_all(|entry| {
             unknown(entry.request, "another voter's copy took the place of this")
         });
-        self.proposed
     }
 
     /// The table of requests, as its file has it.

@@ -366,7 +366,7 @@ impl<'a> Session<'a> {
             ..
         } = &**self.context;
         let may_leave = listed.may_lie_in(database, self.follower.region(), regions);
-        if databases.get(database).is_none() || !may_leave {
+        if !databases.has(database) || !may_leave {
             return self.send(&SourceMessage::Dropped { database }).await;
         }
         match position {
@@ -444,23 +444,29 @@ impl<'a> Session<'a> {
             let Some((database, hashes)) = self.images.pop_front() else {
                 return;
             };
-            let Some(line) = self.context.databases.get(database) else {
+            if !self.context.databases.has(database) {
                 continue;
-            };
+            }
             let (pieces, receiver) = mpsc::channel(IMAGE_MESSAGES_AHEAD);
             self.image = Some((database, receiver));
             self.context.metrics.images.inc();
-            let (source, term) = (Arc::clone(line.database()), self.term);
-            self.context.environment.threads.run(Box::new(move || {
-                // Heartbeats tell a replica that the work goes on.
-                let deliver = |piece: Option<SourceMessage>| {
-                    piece.is_none_or(|piece| pieces.blocking_send(piece).is_ok())
+            let (context, term) = (Arc::clone(self.context), self.term);
+            // Opening it may take long: a task of its own. Heartbeats tell a replica that the work goes on.
+            tokio::spawn(async move {
+                // Whatever it fails of, the stream of pieces ends without an end: the replica asks again.
+                let Some(line) = context.databases.wake(database).await else {
+                    return;
                 };
-                if let Err(error) = image::send(&source, term, &hashes, deliver) {
-                    // The stream of pieces ends without an end: the replica asks again.
-                    tracing::error!(database = %source.id(), %error, "cannot read a state to send");
-                }
-            }));
+                let source = Arc::clone(line.database());
+                context.environment.threads.run(Box::new(move || {
+                    let deliver = |piece: Option<SourceMessage>| {
+                        piece.is_none_or(|piece| pieces.blocking_send(piece).is_ok())
+                    };
+                    if let Err(error) = image::send(&source, term, &hashes, deliver) {
+                        tracing::error!(%database, %error, "cannot read a state to send");
+                    }
+                }));
+            });
         }
     }
 

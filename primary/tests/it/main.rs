@@ -5,6 +5,7 @@ mod availability;
 mod cell;
 mod deletion;
 mod harness;
+mod idle;
 mod install;
 mod large;
 mod repair;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_engine::CheckpointMode;
+use tidemark_engine::{CheckpointMode, SMALL_BYTES_MAX};
 
 use super::files::Unopened;
-use super::{AfterRelease, Applier, Feed, SLEEP_BYTES_MAX};
+use super::{AfterRelease, Applier, Feed};
 use crate::copy::Copy;
 use crate::standing::Condition;
 
@@ -20,7 +20,7 @@ impl Applier {
         if !quiet || self.damaged.is_some() || copy.was_used() {
             return;
         }
-        if database.file_size() > SLEEP_BYTES_MAX {
+        if database.file_size() > SMALL_BYTES_MAX {
             database.close_idle_readers();
             return;
         }
