@@ -19,7 +19,7 @@ mod cluster;
 mod description;
 mod disk;
 mod growing;
-pub mod history;
+pub use tidemark_checker as history;
 mod lagging;
 mod line;
 mod meddler;

@@ -16,7 +16,7 @@ use tidemark_client::Client;
 use tokio::task::JoinSet;
 
 use crate::cell::Cell;
-use crate::history::{Entry, History, Recorder, Summary, check};
+use crate::history::{Entry, History, Recorder, Summary, check, check_values};
 use crate::node::Node;
 use crate::seed::Seed;
 use crate::wait;
@@ -198,12 +198,10 @@ pub(crate) async fn agreed_rows(nodes: &[&Node]) -> Vec<Entry> {
 
 /// Panics if the record contradicts what is there in the end.
 pub(crate) fn assert_sound(history: &History, rows: &[Entry]) {
-    let violations = check(history, rows);
-    let shown: Vec<_> = violations
-        .iter()
-        .take(SHOWN_MAX)
-        .map(ToString::to_string)
-        .collect();
+    let told = check(history, rows).into_iter().map(|one| one.to_string());
+    let values = check_values(history, rows).into_iter();
+    let violations: Vec<_> = told.chain(values.map(|one| one.to_string())).collect();
+    let shown = &violations[..violations.len().min(SHOWN_MAX)];
     assert!(
         violations.is_empty(),
         "{} violations, such as:\n{}",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::acknowledged::Acknowledged;
+use super::acknowledged::acknowledged;
 use super::{Asked, Fate, History, Moment};
 
 /// Counts and gaps of a history.
@@ -38,7 +38,7 @@ impl Summary {
                 Fate::Unknown => summary.unknown += 1,
             }
         }
-        let acknowledged = Acknowledged::of(history);
+        let acknowledged = acknowledged(history);
         for read in &history.reads {
             let behind = read.rows() < acknowledged.before(read.invoked);
             summary.stale += usize::from(behind && read.asked == Asked::Anything);

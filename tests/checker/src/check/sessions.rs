@@ -20,7 +20,7 @@ use std::fmt;
 use tidemark_protocol::Position;
 
 use super::Violation;
-use crate::history::{Entry, Fate, History, Moment};
+use crate::{Entry, Fate, History, Moment};
 
 /// What a session is promised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -4,8 +4,11 @@
 //! transaction. Nothing is ever deleted, so a row's place is its number in the order of all commits, a state
 //! is told by the number of its rows, and the sequence number of a position says what that must be.
 //!
-//! [`Recorder`] takes notes while the run goes on, [`check`](check()) judges the finished [`History`] against
-//! the rows that are there in the end, [`Summary`] is what a run says of itself.
+//! [`Recorder`] takes notes while the run goes on. Two judges look at the finished [`History`] and the rows that
+//! are there in the end: [`check`](check()) by everything that was told, [`check_values`] by the values alone,
+//! as if positions and places could lie. [`Summary`] is what a run says of itself.
+//!
+//! Nothing here waits, sends or runs: a simulation judges with it as well as a test of real processes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,10 +17,13 @@ use tidemark_protocol::{Position, RequestId};
 
 mod acknowledged;
 mod check;
+mod seen;
 mod summary;
+mod values;
 
-pub use check::{Guarantee, Reach, Violation, broken_guarantees, check};
+pub use check::{Check, Guarantee, Reach, Violation, broken_guarantees, check, check_with};
 pub use summary::Summary;
+pub use values::{Contradiction, check_values};
 
 /// A moment, from the beginning of the history.
 pub type Moment = Duration;

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tidemark_protocol::{Epoch, Seq, StateChecksum};
 
-use super::super::{Acknowledgement, Asked, Fate, History, Read, Write};
 use super::*;
+use crate::{Acknowledgement, Asked, Fate, History, Read, Write};
 
 /// `seq` of the state without rows.
 const BASE: u64 = 7;
 
-fn at(ms: u64) -> Duration {
+pub(crate) fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// The state with so many rows.
-fn state(rows: u64) -> Position {
+pub(crate) fn state(rows: u64) -> Position {
     Position {
         epoch: Epoch(1),
         seq: Seq(BASE + rows),
@@ -23,7 +23,7 @@ fn state(rows: u64) -> Position {
     }
 }
 
-fn told(place: u64) -> Fate {
+pub(crate) fn told(place: u64) -> Fate {
     Fate::Committed(Acknowledgement {
         place: Some(place),
         position: Some(state(place)),
@@ -33,7 +33,7 @@ fn told(place: u64) -> Fate {
 }
 
 /// Sent and answered at these moments.
-fn write(value: u64, from: u64, to: u64, fate: Fate) -> Write {
+pub(crate) fn write(value: u64, from: u64, to: u64, fate: Fate) -> Write {
     Write {
         value,
         request: None,
@@ -45,7 +45,7 @@ fn write(value: u64, from: u64, to: u64, fate: Fate) -> Write {
 }
 
 /// A read of the state with these rows.
-fn read(asked: Asked, from: u64, rows: &[Entry]) -> Read {
+pub(crate) fn read(asked: Asked, from: u64, rows: &[Entry]) -> Read {
     let mut newest = rows.to_vec();
     newest.reverse();
     Read {
@@ -59,7 +59,7 @@ fn read(asked: Asked, from: u64, rows: &[Entry]) -> Read {
     }
 }
 
-fn rows(values: &[u64]) -> Vec<Entry> {
+pub(crate) fn rows(values: &[u64]) -> Vec<Entry> {
     let entry = |(place, value): (u64, &u64)| Entry {
         place,
         value: *value,
@@ -69,7 +69,7 @@ fn rows(values: &[u64]) -> Vec<Entry> {
 
 /// Two writes one after the other, a third that overlaps the second, one refused and one in doubt, and
 /// reads of every kind.
-fn sound() -> (History, Vec<Entry>) {
+pub(crate) fn sound() -> (History, Vec<Entry>) {
     let rows = rows(&[10, 20, 30, 50]);
     let history = History {
         writes: vec![
@@ -183,7 +183,10 @@ fn empty_place_is_found() {
 
 #[test]
 fn write_placed_before_one_that_it_followed_is_found() {
-    let found = found(|history, _| history.writes[0].invoked = at(7));
+    let found = found(|history, _| {
+        history.reads.clear();
+        history.writes[0].invoked = at(7);
+    });
     // One per write is enough: the earliest answer among those placed after it.
     let (earlier, later) = (20, 10);
     assert_eq!(found, [Violation::Order { earlier, later }]);
@@ -280,6 +283,57 @@ fn sight_of_what_was_never_committed_is_found() {
 }
 
 #[test]
+fn bookmarks_that_do_not_sort_after_a_change_of_leader_are_found() {
+    let found = found(|history, _| history.reads[4].position.epoch = Epoch(0));
+    let violation = Violation::Age {
+        position: Position {
+            epoch: Epoch(0),
+            ..state(4)
+        },
+        rows: 4,
+        other: state(3),
+        other_rows: 3,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn read_that_leaves_out_a_row_is_found() {
+    let found = found(|history, _| {
+        history.reads[4].newest.remove(2);
+    });
+    let violation = Violation::Gap {
+        node: "2".to_owned(),
+        above: 3,
+        below: 1,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn read_of_what_nobody_had_sent_is_found() {
+    let found = found(|history, _| history.writes[4].invoked = at(9));
+    let violation = Violation::Foreseen {
+        node: "2".to_owned(),
+        place: 4,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
+fn strong_read_of_less_than_was_shown_is_found() {
+    let found = found(|history, rows| {
+        history.reads.push(read(Asked::Everything, 9, &rows[..3]));
+    });
+    let violation = Violation::Backwards {
+        node: "2".to_owned(),
+        rows: 3,
+        seen: 4,
+    };
+    assert_eq!(found, [violation]);
+}
+
+#[test]
 fn answer_from_before_the_bookmark_is_found() {
     let found = found(|history, _| history.reads[3].asked = Asked::From(state(3)));
     let violation = Violation::Behind {
@@ -321,7 +375,7 @@ fn reach(rows: u64) -> Reach {
 }
 
 /// The answer to a write whose place is not told, after which the state has so many rows.
-fn told_state(rows: u64) -> Fate {
+pub(crate) fn told_state(rows: u64) -> Fate {
     let Fate::Committed(told) = told(rows) else {
         unreachable!("an acknowledgement")
     };
@@ -443,7 +497,7 @@ fn session_whose_write_precedes_what_it_has_read_is_found() {
         history.writes[2].invoked = at(9);
         history.writes[2].returned = at(10);
     });
-    assert_eq!(places, [broken(guarantee, reach(4), reach(3))]);
+    assert!(places.contains(&broken(guarantee, reach(4), reach(3))));
 }
 
 #[test]

@@ -7,23 +7,28 @@
 //! - A write that was answered before another was sent is placed before it.
 //! - One `seq` has one checksum, one number of rows has one position, and between two of them `seq` grows by at
 //!   least what the rows grow: there is a single history. (It may grow by more: the number of a proposal that was
-//!   refused is not used again.)
-//! - What a read saw is what is there in the end, up to the state it was answered from: nobody ever saw
-//!   what was not committed.
-//! - A read is as fresh as it asked.
+//!   refused is not used again.) Bookmarks sort as the states do, whoever leads.
+//! - What a read saw is what is there in the end, up to the state it was answered from, and without gaps: nobody
+//!   ever saw what was not committed, nor what was not even sent yet.
+//! - A read is as fresh as it asked. One that asked for everything sees what any answer before it showed.
 //! - Sessions have their four guarantees ([`mod@sessions`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tidemark_protocol::Position;
+use tidemark_protocol::{Bookmark, BookmarkKey, DatabaseId, Position};
 
-use super::acknowledged::Acknowledged;
-use super::{Asked, Entry, Fate, History, Write};
+use super::acknowledged::acknowledged;
+use super::seen::Seen;
+use super::{Asked, Entry, Fate, History, Moment, Write};
 
+mod kind;
+#[cfg(test)]
+mod samples;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use kind::Check;
 pub use sessions::{Guarantee, Reach, broken_guarantees};
 
 /// A promise that was not kept.
@@ -123,6 +128,48 @@ pub enum Violation {
         /// What is there.
         found: Option<u64>,
     },
+    /// Bookmarks that do not sort as their states do.
+    #[error(
+        "position {position} names a state of {rows} rows, and sorts before {other} with {other_rows}"
+    )]
+    Age {
+        /// The position.
+        position: Position,
+        /// Rows of its state.
+        rows: u64,
+        /// Another.
+        other: Position,
+        /// Rows of that one's state: fewer.
+        other_rows: u64,
+    },
+    /// A read left out a row between others.
+    #[error("gap: node {node} showed place {above}, and below it place {below}")]
+    Gap {
+        /// Who showed it.
+        node: String,
+        /// A place.
+        above: u64,
+        /// The next below it that was shown.
+        below: u64,
+    },
+    /// A read was answered from a state with a row that nobody had sent yet.
+    #[error("foreseen: node {node} knew place {place} before anybody had sent it")]
+    Foreseen {
+        /// Who answered.
+        node: String,
+        /// The row.
+        place: u64,
+    },
+    /// A read that asked for everything showed less than an answer before it.
+    #[error("back in time: node {node} answered with {rows} rows, when {seen} had been shown")]
+    Backwards {
+        /// Who answered.
+        node: String,
+        /// Rows it knew of.
+        rows: u64,
+        /// Rows of an earlier answer.
+        seen: u64,
+    },
     /// A read was answered from a state before the one it asked for.
     #[error("behind: node {node} was asked for {asked} and answered from {got}")]
     Behind {
@@ -161,13 +208,20 @@ pub enum Violation {
 
 /// Everything that is wrong with `history`, if `rows` is what is there in the end, by place.
 pub fn check(history: &History, rows: &[Entry]) -> Vec<Violation> {
+    check_with(history, rows, &Check::ALL)
+}
+
+/// The same by some of the checks alone.
+pub fn check_with(history: &History, rows: &[Entry], checks: &[Check]) -> Vec<Violation> {
     let mut found = Vec::new();
     presence(history, rows, &mut found);
     real_time(history, rows, &mut found);
     one_history(history, &mut found);
     visibility(history, rows, &mut found);
+    foresight(history, rows, &mut found);
     freshness(history, &mut found);
     found.extend(broken_guarantees(history, rows));
+    found.retain(|violation| checks.contains(&violation.check()));
     found
 }
 
@@ -282,7 +336,24 @@ fn one_history(history: &History, found: &mut Vec<Violation>) {
                 other_rows: *fewer,
             });
         }
+        if sorted(after) < sorted(before) {
+            found.push(Violation::Age {
+                position: *after,
+                rows: *more,
+                other: *before,
+                other_rows: *fewer,
+            });
+        }
     }
+}
+
+/// What clients sort by: the text of a bookmark, up to where its state's content begins to matter.
+fn sorted(position: &Position) -> String {
+    const OF_AGE: usize = "EEEEEEEE-SSSSSSSS-SSSSSSSS".len();
+    let key = BookmarkKey::new([0; 16]);
+    let mut text = Bookmark::issue(&key, DatabaseId::CATALOGUE, *position).to_string();
+    text.truncate(OF_AGE);
+    text
 }
 
 /// What was seen is what is there in the end.
@@ -292,6 +363,13 @@ fn visibility(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
         rows.get(index).map(|entry| entry.value)
     };
     for read in &history.reads {
+        for pair in read.newest.windows(2) {
+            let (above, below) = (pair[0].place, pair[1].place);
+            if below.checked_add(1) != Some(above) {
+                let node = read.node.clone();
+                found.push(Violation::Gap { node, above, below });
+            }
+        }
         for Entry { place, value } in &read.newest {
             if at(*place) != Some(*value) {
                 found.push(Violation::Uncommitted {
@@ -305,9 +383,39 @@ fn visibility(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
     }
 }
 
+/// Nothing was known before it was sent.
+fn foresight(history: &History, rows: &[Entry], found: &mut Vec<Violation>) {
+    let sent: HashMap<u64, Moment> = history
+        .writes
+        .iter()
+        .map(|write| (write.value, write.invoked))
+        .collect();
+    // By number of rows: which of them was sent last, and when.
+    let mut last = vec![(Moment::ZERO, 0)];
+    for Entry { place, value } in rows {
+        let before = last[last.len() - 1];
+        let sent = sent.get(value).map_or(before, |sent| (*sent, *place));
+        last.push(before.max(sent));
+    }
+    for read in &history.reads {
+        let known = usize::try_from(read.rows()).unwrap_or(usize::MAX);
+        if let Some((sent, place)) = last.get(known)
+            && *sent > read.returned
+        {
+            let (node, place) = (read.node.clone(), *place);
+            found.push(Violation::Foreseen { node, place });
+        }
+    }
+}
+
 /// Reads are as fresh as they asked.
 fn freshness(history: &History, found: &mut Vec<Violation>) {
-    let acknowledged = Acknowledged::of(history);
+    let acknowledged = acknowledged(history);
+    let shown = history
+        .reads
+        .iter()
+        .map(|read| (read.returned, read.rows()));
+    let shown = Seen::of(shown);
     for read in &history.reads {
         match read.asked {
             Asked::Anything => {}
@@ -326,6 +434,11 @@ fn freshness(history: &History, found: &mut Vec<Violation>) {
                 if rows < place {
                     let node = read.node.clone();
                     found.push(Violation::Stale { node, rows, place });
+                }
+                let seen = shown.before(read.invoked);
+                if rows < seen {
+                    let node = read.node.clone();
+                    found.push(Violation::Backwards { node, rows, seen });
                 }
             }
         }
