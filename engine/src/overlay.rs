@@ -191,6 +191,8 @@ impl Overlay {
             pages
         };
         let inner = self.inner.as_mut().ok_or(Code(Code::MISUSE))?;
+        // For a test that wants to see that it is noticed: what was verified is not what is written.
+        fail::fail_point!("sabotage::frames", |_| Ok(inner.key()));
         // Whether the content changed is of no interest: nobody else writes.
         inner.begin_read()?;
         let written = inner.begin_write().and_then(|()| {

@@ -453,6 +453,9 @@ impl Owner {
         if count > 0 {
             return Err(ApplyError::Pending { database, count });
         }
+        let kept =
+            transactions.len() - usize::from(!transactions.is_empty() && loses_transaction());
+        let transactions = &transactions[..kept];
         let Some(last) = transactions.last() else {
             return Ok(current);
         };
@@ -747,6 +750,12 @@ impl Owner {
             reason: "the connection has no WAL".to_owned(),
         }
     }
+}
+
+/// Never, but where a test wants to see that it is noticed: a transaction is lost on its way.
+fn loses_transaction() -> bool {
+    fail_point!("sabotage::transaction", |_| true);
+    false
 }
 
 /// Hashes every page of the files' current content.

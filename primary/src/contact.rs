@@ -68,6 +68,8 @@ impl Contact {
 
     /// Whether nobody can have been elected since this node last heard of a majority.
     pub(crate) fn is_fresh(&self) -> bool {
+        // For a test that wants to see that it is noticed.
+        fail::fail_point!("sabotage::lease", |_| true);
         self.silence() < ALONE_AFTER
     }
 

@@ -197,6 +197,7 @@ impl Machine for CellMachine {
                 .into_iter()
                 .collect::<Result<(), _>>()?;
             let manifest = Bytes::from(committed.encode());
+            fail::fail_point!("primary::before_cut");
             file.save(committed.index, &manifest)
                 .map_err(|error| MachineError::new("write the file chain", error))?;
             Ok(manifest)

@@ -94,13 +94,19 @@ pub(crate) async fn execute(core: &Core, request: Execute) -> Result<Executed, F
         catalogue,
         copy,
         request,
-        wanted,
+        wanted: wanted.filter(|_| !loses_bookmark()),
         begun,
         deadline,
         delivered: Delivered::default(),
     }
     .run()
     .await
+}
+
+/// Never, but where a test wants to see that it is noticed.
+fn loses_bookmark() -> bool {
+    fail::fail_point!("sabotage::bookmark", |_| true);
+    false
 }
 
 fn forward(core: &Core, why: Why) -> Executed {

@@ -59,6 +59,7 @@ impl TermFile {
         let mut file = File::create(&temporary)?;
         writeln!(file, "{}", term.0)?;
         file.sync_all()?;
+        fail::fail_point!("replica::before_term");
         fs::rename(&temporary, self.directory.join(FILE))?;
         File::open(&self.directory)?.sync_all()?;
         self.newest.store(term.0, Ordering::Release);

@@ -138,6 +138,10 @@ pub(crate) fn judge(standing: &Standing, wish: &Wish, outlook: Option<&Outlook>)
     if matches!(standing.condition, Condition::Dropped | Condition::Closed) {
         return Verdict::Miss(Miss::Gone);
     }
+    // For a test that wants to see that it is noticed.
+    fail::fail_point!("sabotage::wait", standing.position.is_some(), |_| {
+        Verdict::Read
+    });
     let patient = outlook.is_some();
     let may_forward = wish.on_miss == OnMiss::Forward;
     // Forwarding costs one trip: waiting is worth it only while the next state is near. Without

@@ -1,6 +1,6 @@
 //! Voters and replicas that find the one of them that leads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -45,8 +45,9 @@ pub struct Cell {
     pub replicas: Vec<Node>,
     /// The ways between voters, if the [`Layout`] has relays.
     pub ways: Ways,
+    program: PathBuf,
     // Last: the directories go when the processes have.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Cell {
@@ -107,7 +108,8 @@ impl Cell {
             replicas: replicas.collect(),
             voters,
             ways,
-            _directory: directory,
+            program: program.to_owned(),
+            directory,
         };
         for node in cell.nodes_mut() {
             node.start();
@@ -116,6 +118,34 @@ impl Cell {
             node.ready().await;
         }
         cell
+    }
+
+    /// Starts one more voter, the last of the list from now on, that joins where the one at this place is. Does
+    /// not wait.
+    pub fn join(&mut self, at: usize) {
+        let id = (self.voters.len() + 1).to_string();
+        let home = self.directory.path().join(format!("voter-{id}"));
+        let url = self.voters[at].url();
+        let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
+        let more = ["--cluster-secret", CLUSTER_SECRET, "--join", &url];
+        let words = line.iter().chain(&more);
+        let words = words.map(|word| (*word).to_owned()).collect();
+        let mut voter = Node::new(&format!("voter {id}"), &self.program, &home, words);
+        voter.start();
+        self.voters.push(voter);
+    }
+
+    /// Waits until all voters vote, as the one that leads has it.
+    pub async fn all_vote(&self, deadline: Duration) {
+        wait::until("all voters vote", deadline, async || {
+            let leader = self.leader().await;
+            let api = self.voters[leader].api();
+            let status = tokio::time::timeout(LOOK_WAIT, api.status());
+            let cell = status.await.ok()?.ok()?.cell?;
+            let voters = cell.members.iter().filter(|member| member.voter);
+            (voters.count() == self.voters.len() && !cell.changing).then_some(())
+        })
+        .await;
     }
 
     /// All nodes, the voters first.

@@ -1,16 +1,22 @@
 //! One node: a process with a data directory, an address and a log.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::api::Api;
+use crate::points::{self, Point};
 use crate::port::free_address;
 use crate::wait;
 
 /// Lines of a node's log that a failed test prints.
 const LOG_LINES_SHOWN: usize = 60;
+/// What ends a process that ends itself.
+const SIGABRT: i32 = 6;
 /// What nodes log.
 const LOG_FILTER: &str = "info,openraft=warn,raft_log=warn,chunked_wal=warn";
 
@@ -23,6 +29,8 @@ pub struct Node {
     directory: PathBuf,
     address: SocketAddr,
     process: Option<Child>,
+    /// Where it hears of points.
+    ear: Option<ChildStdin>,
 }
 
 impl Node {
@@ -40,6 +48,7 @@ impl Node {
             directory: directory.to_owned(),
             address: free_address(),
             process: None,
+            ear: None,
         }
     }
 
@@ -93,14 +102,65 @@ impl Node {
             .args(["--listen", &self.address.to_string(), "--log", LOG_FILTER])
             .arg("--data")
             .arg(self.data())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
+            .env(points::VARIABLE, points::STDIN)
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log);
         // Settings of whoever runs the tests are not the tests'.
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMARK_")) {
             command.env_remove(variable);
         }
-        self.process = Some(command.spawn().expect("start the node's process"));
+        let mut process = command.spawn().expect("start the node's process");
+        self.ear = process.stdin.take();
+        self.process = Some(process);
+    }
+
+    /// Has the running process die or err at a point.
+    pub fn tell(&mut self, point: &Point) {
+        let ear = self.ear.as_mut().expect("a running node");
+        writeln!(ear, "{point}").expect("tell a running node");
+    }
+
+    /// Waits until the process has died at this point, as it was told.
+    pub async fn dies_at(&mut self, name: &str, deadline: Duration) {
+        let what = format!("{} dies at {name}", self.name);
+        let ended = wait::until(&what, deadline, async || self.ended()).await;
+        self.kill();
+        assert_eq!(ended.signal(), Some(SIGABRT), "{}: {ended}", self.name);
+        let log = self.log();
+        let last = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("the process ends at"));
+        assert_eq!(last, Some(&*points::epitaph(name)), "{}", self.name);
+    }
+
+    /// Keeps a copy of its files as they are, those of the log last, as the log is never behind.
+    pub fn keep_disk(&self) {
+        let kept = self.kept();
+        std::fs::create_dir_all(&kept).expect("make a directory for the copy");
+        for part in ["databases", "."] {
+            let from = self.data().join(part);
+            // The program: it takes files that come and go meanwhile.
+            let told = Command::new("cp").arg("-an").arg(from).arg(&kept).output();
+            told.expect("run cp");
+        }
+    }
+
+    /// Puts that copy in the place of its files, while it is down: as if nothing since had reached the disk.
+    pub fn lose_since_kept(&self) {
+        self.lose_disk();
+        std::fs::rename(self.kept(), self.data()).expect("put the copy in place");
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.directory.join("kept")
+    }
+
+    /// Takes its files away, while it is down.
+    pub fn lose_disk(&self) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        std::fs::remove_dir_all(self.data()).expect("remove a node's files");
     }
 
     /// Waits until it says that it is ready. Panics if it ends instead.

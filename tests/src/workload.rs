@@ -16,7 +16,9 @@ use tidemark_client::Client;
 use tokio::task::JoinSet;
 
 use crate::cell::Cell;
-use crate::history::{Entry, History, Recorder, Summary, check, check_values};
+use crate::history::{
+    Check, Contradiction, Entry, History, Recorder, Summary, check, check_values,
+};
 use crate::node::Node;
 use crate::seed::Seed;
 use crate::wait;
@@ -162,6 +164,27 @@ impl Workload {
             done(recorder).then_some(())
         })
         .await;
+    }
+
+    /// Lets every client finish what it is at; returns which checks find fault with what they were told, each
+    /// once, and what cannot be by the values alone, if the rows of `node` are what is there in the end. For nodes
+    /// that lie: a client that ends early for what it is told is no surprise.
+    pub async fn findings(mut self, node: &Node) -> (Vec<Check>, Vec<Contradiction>) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            drop(ended);
+        }
+        let history = self.recorder.take();
+        eprintln!("{}", Summary::of(&history));
+        let rows = entries(node).await;
+        let violations = check(&history, &rows);
+        for violation in violations.iter().take(SHOWN_MAX) {
+            eprintln!("{violation}");
+        }
+        let mut checks: Vec<_> = violations.iter().map(|one| one.check()).collect();
+        checks.sort_unstable();
+        checks.dedup();
+        (checks, check_values(&history, &rows))
     }
 
     /// Lets every client finish what it is at; returns the record.

@@ -376,6 +376,8 @@ impl Consensus {
     /// The same from memory, while a quorum has answered within the lease: without a round trip, trusting
     /// that clocks of voters run at about the same speed.
     pub(crate) async fn confirm_by_lease(&self, within: Duration) -> Result<(), ConfirmError> {
+        // For a test that wants to see that it is noticed.
+        fail::fail_point!("sabotage::lease", |_| Ok(()));
         self.confirm_by(ReadPolicy::LeaseRead, within).await
     }
 

@@ -375,6 +375,10 @@ impl State {
         debug_assert!(!self.flushing, "two flushes at a time");
         let log = self.log.as_mut().ok_or_else(closed)?;
         let waiting = std::mem::take(&mut self.waiting);
+        if forgets_fsync() {
+            waiting.complete(&Ok(()));
+            return Ok(());
+        }
         self.flushing = true;
         self.wanted = false;
         // A refused request drops the callback, which then answers with an error.
@@ -390,6 +394,12 @@ impl State {
         // Refused because the flush thread has ended: it knows of what. Only then is there no wait.
         flushed.map_err(|refused| log.wait_worker_idle().err().unwrap_or(refused))
     }
+}
+
+/// Never, but where a test wants to see that it is noticed: nothing is made durable, and everybody is told so.
+fn forgets_fsync() -> bool {
+    fail::fail_point!("sabotage::fsync", |_| true);
+    false
 }
 
 impl Waiting {
@@ -418,6 +428,7 @@ impl Waiting {
 
 impl Callback for Flushed {
     fn send(mut self, result: io::Result<()>) {
+        fail::fail_point!("log::after_flush");
         self.is_sent = true;
         let waiting = std::mem::take(&mut self.waiting);
         let shared = self.shared.clone();
@@ -552,13 +563,16 @@ impl RaftLogStorage<Cell> for LogStore {
 
     async fn save_vote(&mut self, vote: &CellVote) -> io::Result<()> {
         self.shared.fence.observe(Term(vote.leader_id.term));
+        fail::fail_point!("log::before_vote");
         let (durable, wait) = oneshot::channel();
         self.write("save a vote", |log, waiting| {
             log.save_vote(StoredVote(*vote))?;
             waiting.votes.push(durable);
             Ok(())
         })?;
-        wait.await.unwrap_or_else(|_dropped| Err(closed()))
+        let saved = wait.await.unwrap_or_else(|_dropped| Err(closed()));
+        fail::fail_point!("log::after_vote");
+        saved
     }
 
     /// Not flushed by itself: a commit mark that is lost costs a little time on the next start.
@@ -582,6 +596,7 @@ impl RaftLogStorage<Cell> for LogStore {
         I: IntoIterator<Item = CellEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        fail::fail_point!("log::before_append");
         self.write("append to the log", |log, waiting| {
             let (mut bytes, mut count) = (0, 0);
             let records = entries.into_iter().map(|CellEntry { log_id, payload }| {
@@ -614,6 +629,7 @@ impl RaftLogStorage<Cell> for LogStore {
 
     /// Removes whole segments, once the record that says so is durable.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        fail::fail_point!("log::before_purge");
         self.write("purge the log", |log, _| {
             log.purge((&upto).into()).map(drop)
         })

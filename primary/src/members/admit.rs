@@ -68,12 +68,14 @@ impl Primary {
     ) -> Result<JoinAnswer, CellRefusal> {
         let _turn = self.turn().await?;
         let Some(member) = self.cell_member(request.node) else {
+            fail::fail_point!("primary::before_join");
             self.record_join(request, term).await?;
             let member = Member {
                 address: request.url.trim_end_matches('/').to_owned(),
                 incarnation: request.incarnation,
             };
             tracing::info!(node = %request.node, url = request.url, "a node joins the cell");
+            fail::fail_point!("primary::before_learner");
             let added = self
                 .consensus
                 .add_learner(request.node, member, CHANGE_WAIT);
@@ -96,7 +98,9 @@ impl Primary {
         }
         let replaced = replaced.map(|member| member.node);
         tracing::info!(node = %request.node, ?replaced, "a node gets its vote");
+        fail::fail_point!("primary::before_voter");
         self.change(Some(request.node), replaced).await?;
+        fail::fail_point!("primary::after_voter");
         Ok(JoinAnswer {
             state: JoinState::Voter,
             behind: member.behind,

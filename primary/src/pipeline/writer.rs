@@ -203,7 +203,7 @@ impl Writer {
     /// Answers from, or joins, an earlier try of the same request. Gives the waiter back if there is
     /// none.
     fn earlier_try(&mut self, request: Option<RequestId>, waiter: Waiter) -> Option<Waiter> {
-        let Some(request) = request else {
+        let Some(request) = request.filter(|_| !forgets_requests()) else {
             return Some(waiter);
         };
         if let Some(outcome) = self.remembered.get(&request) {
@@ -296,17 +296,24 @@ impl Writer {
             .tip()
             .expect("a database that executed has a position");
         let proposed = transaction.is_some();
+        let answer = Ok(Written {
+            rendered,
+            position: up_to,
+            wrote: proposed,
+            repeated: false,
+        });
+        let mut waiters = vec![waiter];
+        if opens_gate_early() {
+            for waiter in waiters.drain(..) {
+                drop(waiter.send(answer.clone()));
+            }
+        }
         self.in_flight.push_back(InFlight {
             up_to,
             proposed,
             request: request.filter(|_| proposed),
-            answer: Ok(Written {
-                rendered,
-                position: up_to,
-                wrote: proposed,
-                repeated: false,
-            }),
-            waiters: vec![waiter],
+            answer,
+            waiters,
             since: Instant::now(),
         });
         match transaction {
@@ -604,6 +611,7 @@ impl Writer {
         if self.retired || self.deleted {
             return Ok(self.owner.durable());
         }
+        fail::fail_point!("primary::before_requests");
         self.remembered
             .save(&self.directory)
             .map_err(|source| EngineError::Io {
@@ -628,6 +636,18 @@ fn run_under<S: ResultSink>(
     sink: &mut S,
 ) -> Result<Option<Transaction>, ExecuteError> {
     owner.execute_under(request.rules, &request.statements, stamp, control, sink)
+}
+
+/// Never, but where a test wants to see that it is noticed: a request that came before is taken for a new one.
+fn forgets_requests() -> bool {
+    fail::fail_point!("sabotage::retry", |_| true);
+    false
+}
+
+/// Never, but where a test wants to see that it is noticed: clients are answered before anything is committed.
+fn opens_gate_early() -> bool {
+    fail::fail_point!("sabotage::gate", |_| true);
+    false
 }
 
 pub(crate) fn not_leading() -> Failure {

@@ -19,6 +19,8 @@ mod kill;
 mod large;
 mod majority;
 mod pause;
+mod points;
+mod saboteurs;
 mod storm;
 
 use blow::Blow;

@@ -1,0 +1,227 @@
+//! Servers that are broken on purpose: what the judge is for.
+//!
+//! Each test has nodes break one promise (a `sabotage` point), lets clients work as in any other scenario, and
+//! demands that the judge finds it, by the check that is meant for it and, where values can show it, by
+//! the values alone.
+
+use std::time::Duration;
+
+use tidemark_tests::history::{Check, Contradiction};
+use tidemark_tests::{Cell, Layout, Load, Node, Point, Seed, Workload, wait};
+
+use super::{PATIENCE, PROGRESS};
+use crate::PROGRAM;
+
+/// What can be broken.
+pub(super) const POINTS: &[&str] = &[
+    "sabotage::bookmark",
+    "sabotage::fsync",
+    "sabotage::gate",
+    "sabotage::lease",
+    "sabotage::frames",
+    "sabotage::retry",
+    "sabotage::transaction",
+    "sabotage::wait",
+];
+
+const LOAD: Load = Load {
+    writers: 16,
+    sessions: 16,
+    readers: 8,
+    rest: Duration::from_millis(20),
+};
+const RELAYED: Layout = Layout {
+    voters: 3,
+    replicas: 1,
+    relays: true,
+};
+
+fn broken(name: &'static str) -> Point {
+    Point::Set {
+        name,
+        actions: "return",
+    }
+}
+
+async fn at_work(test: &str, layout: Layout) -> (Cell, Workload) {
+    let cell = Cell::of(PROGRAM, layout).await;
+    let workload = Workload::start(&cell, Seed::of(test), LOAD).await;
+    (cell, workload)
+}
+
+/// A replica that is late and broken in this way, for some hundred writes and reads; what is found.
+async fn of_late_replica(test: &str, name: &'static str) -> (Vec<Check>, Vec<Contradiction>) {
+    let (mut cell, mut workload) = at_work(test, Layout::default()).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    let replica = &mut cell.replicas[0];
+    replica.tell(&Point::Set {
+        name: "replica::before_apply",
+        actions: "sleep(150)",
+    });
+    replica.tell(&broken(name));
+    workload.progress(5 * PROGRESS, PATIENCE).await;
+    let leader = cell.leader().await;
+    workload.findings(&cell.voters[leader]).await
+}
+
+fn session(guarantee: &str) -> impl Fn(&Contradiction) -> bool + '_ {
+    move |one| matches!(one, Contradiction::Session { guarantee: broken, .. } if broken.name() == guarantee)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_is_late_and_sound_passes() {
+    let (found, values) = of_late_replica("replica_that_is_late_and_sound_passes", "none").await;
+    assert_eq!(found, []);
+    assert_eq!(values, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_does_not_wait_is_found() {
+    let test = "replica_that_does_not_wait_is_found";
+    let (found, values) = of_late_replica(test, "sabotage::wait").await;
+    assert!(found.contains(&Check::Behind), "{found:?}");
+    assert!(found.contains(&Check::ReadYourWrites), "{found:?}");
+    assert!(values.iter().any(session("read your writes")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_loses_bookmarks_is_found() {
+    let test = "replica_that_loses_bookmarks_is_found";
+    let (found, values) = of_late_replica(test, "sabotage::bookmark").await;
+    assert!(found.contains(&Check::Behind), "{found:?}");
+    assert!(found.contains(&Check::MonotonicReads), "{found:?}");
+    assert!(values.iter().any(session("monotonic reads")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_loses_frames_it_has_checked_is_found() {
+    let test = "replica_that_loses_frames_it_has_checked_is_found";
+    let (found, values) = of_late_replica(test, "sabotage::frames").await;
+    assert!(found.contains(&Check::Count), "{found:?}");
+    assert!(!values.is_empty());
+}
+
+/// The product's own check is enough: the copy is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_loses_a_transaction_finds_it_itself() {
+    let test = "replica_that_loses_a_transaction_finds_it_itself";
+    let (mut cell, mut workload) = at_work(test, Layout::default()).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    cell.replicas[0].tell(&Point::Set {
+        name: "sabotage::transaction",
+        actions: "5*return",
+    });
+    workload.progress(3 * PROGRESS, PATIENCE).await;
+    let log = cell.replicas[0].log();
+    assert!(log.contains("a copy cannot be continued"), "{log}");
+    workload.judged(&cell, PATIENCE).await;
+    cell.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_that_answers_before_it_commits_is_found() {
+    let test = "leader_that_answers_before_it_commits_is_found";
+    let (mut cell, mut workload) = at_work(test, RELAYED).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    let leader = cell.leader().await;
+    cell.voters[leader].tell(&broken("sabotage::gate"));
+    workload.fault(Some(leader));
+    cell.ways.isolate(leader);
+    cell.successor(leader).await;
+    cell.ways.heal();
+    let leader = settled(&cell).await;
+    let (found, values) = workload.findings(&cell.voters[leader]).await;
+    let missing = values
+        .iter()
+        .any(|one| matches!(one, Contradiction::Missing { .. }));
+    assert!(found.contains(&Check::Lost), "{found:?}");
+    assert!(missing, "{values:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_that_reads_without_its_lease_is_found() {
+    let test = "leader_that_reads_without_its_lease_is_found";
+    let (mut cell, mut workload) = at_work(test, RELAYED).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    let leader = cell.leader().await;
+    cell.voters[leader].tell(&broken("sabotage::lease"));
+    workload.fault(Some(leader));
+    cell.ways.isolate(leader);
+    cell.successor(leader).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    workload.reads(3 * PROGRESS, PATIENCE).await;
+    cell.ways.heal();
+    let leader = settled(&cell).await;
+    let (found, values) = workload.findings(&cell.voters[leader]).await;
+    let stale = values
+        .iter()
+        .any(|one| matches!(one, Contradiction::Stale { .. }));
+    assert!(found.contains(&Check::Stale), "{found:?}");
+    assert!(stale, "{values:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_that_forget_requests_are_found() {
+    let test = "voters_that_forget_requests_are_found";
+    let (mut cell, mut workload) = at_work(test, Layout::default()).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    let leader = cell.leader().await;
+    for voter in &mut cell.voters {
+        voter.tell(&broken("sabotage::retry"));
+    }
+    workload.fault(Some(leader));
+    // Writes that count, and whose writers do not hear of it.
+    let name = "primary::before_answer";
+    cell.voters[leader].tell(&Point::Crash { name, nth: 20 });
+    cell.voters[leader].dies_at(name, PATIENCE).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    let leader = settled(&cell).await;
+    let (found, values) = workload.findings(&cell.voters[leader]).await;
+    let repeated = values
+        .iter()
+        .any(|one| matches!(one, Contradiction::Repeated { .. }));
+    assert!(found.contains(&Check::Twice), "{found:?}");
+    assert!(repeated, "{values:?}");
+}
+
+/// The power fails, and takes all that was written since the last time that anything was made durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_that_forget_to_make_durable_are_found() {
+    let test = "voters_that_forget_to_make_durable_are_found";
+    let voters = Layout {
+        replicas: 0,
+        ..Layout::default()
+    };
+    let (mut cell, mut workload) = at_work(test, voters).await;
+    workload.progress(PROGRESS, PATIENCE).await;
+    for voter in &mut cell.voters {
+        voter.tell(&broken("sabotage::fsync"));
+        voter.keep_disk();
+    }
+    workload.progress(5 * PROGRESS, PATIENCE).await;
+    workload.fault(None);
+    cell.nodes_mut().for_each(Node::kill);
+    for voter in &mut cell.voters {
+        voter.lose_since_kept();
+        voter.start();
+    }
+    let leader = settled(&cell).await;
+    let (found, values) = workload.findings(&cell.voters[leader]).await;
+    let missing = values
+        .iter()
+        .any(|one| matches!(one, Contradiction::Missing { .. }));
+    assert!(found.contains(&Check::Lost), "{found:?}");
+    assert!(missing, "{values:?}");
+}
+
+/// Waits until a voter leads that answers for everything; returns its place.
+async fn settled(cell: &Cell) -> usize {
+    wait::soon("a voter leads and answers", async || {
+        let leader = cell.leader().await;
+        let count = "SELECT count(*) FROM entries";
+        let query = cell.voters[leader].api().query("history", count);
+        let reply = query.bookmark("first-primary").send().await.ok()?;
+        (reply.status == 200).then_some(leader)
+    })
+    .await
+}
