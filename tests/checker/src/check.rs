@@ -428,7 +428,7 @@ fn freshness(history: &History, found: &mut Vec<Violation>) {
                     });
                 }
             }
-            Asked::Everything => {
+            Asked::Acknowledged | Asked::Everything => {
                 let place = acknowledged.before(read.invoked);
                 let rows = read.rows();
                 if rows < place {
@@ -436,7 +436,7 @@ fn freshness(history: &History, found: &mut Vec<Violation>) {
                     found.push(Violation::Stale { node, rows, place });
                 }
                 let seen = shown.before(read.invoked);
-                if rows < seen {
+                if rows < seen && read.asked == Asked::Everything {
                     let node = read.node.clone();
                     found.push(Violation::Backwards { node, rows, seen });
                 }

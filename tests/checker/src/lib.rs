@@ -112,6 +112,9 @@ pub enum Asked {
     /// Not before this state.
     From(Position),
     /// All that was acknowledged before it was sent.
+    Acknowledged,
+    /// That, and all that any answer before it had shown: what is linearizable. A state may be shown before the one
+    /// who wrote it is answered, by a replica too.
     Everything,
 }
 

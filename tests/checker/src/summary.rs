@@ -45,7 +45,7 @@ impl Summary {
             let kind = match read.asked {
                 Asked::Anything => 0,
                 Asked::From(_) => 1,
-                Asked::Everything => 2,
+                Asked::Acknowledged | Asked::Everything => 2,
             };
             summary.reads[kind] += 1;
         }

@@ -110,8 +110,9 @@ pub fn check_values(history: &History, rows: &[Entry]) -> Vec<Contradiction> {
         Some((write, *number))
     });
     let written = committed.clone().map(|(write, at)| (write.returned, at));
+    let written = Seen::of(written);
     let shown = reaches.iter().map(|(read, reach)| (read.returned, *reach));
-    let known = Seen::of(written.chain(shown));
+    let shown = Seen::of(shown);
     let sent = sent_last(history, &order);
     for (read, rows) in &reaches {
         let (last, value) = sent[usize::try_from(*rows).expect("a number of rows in memory")];
@@ -119,8 +120,13 @@ pub fn check_values(history: &History, rows: &[Entry]) -> Vec<Contradiction> {
             let node = read.node.clone();
             found.push(Contradiction::Foreseen { node, value });
         }
-        let known = known.before(read.invoked);
-        if read.asked == Asked::Everything && *rows < known {
+        let written = written.before(read.invoked);
+        let known = match read.asked {
+            Asked::Anything | Asked::From(_) => 0,
+            Asked::Acknowledged => written,
+            Asked::Everything => written.max(shown.before(read.invoked)),
+        };
+        if *rows < known {
             let (node, rows) = (read.node.clone(), *rows);
             found.push(Contradiction::Stale { node, rows, known });
         }

@@ -10,9 +10,8 @@ pub(super) async fn run(mut worker: Worker, everything: bool) {
     while !worker.stopped() {
         let (start, asked) = match (everything, worker.random.bool()) {
             (false, _) => (Some(SessionStart::Unconstrained), Asked::Anything),
-            // Two words for the same.
             (true, true) => (Some(SessionStart::Primary), Asked::Everything),
-            (true, false) => (None, Asked::Everything),
+            (true, false) => (None, Asked::Acknowledged),
         };
         worker.read(start, asked, false).await;
         worker.rest().await;

@@ -331,6 +331,26 @@ fn strong_read_of_less_than_was_shown_is_found() {
         seen: 4,
     };
     assert_eq!(found, [violation]);
+    // A plain read is promised what was acknowledged, and no more.
+    let found = self::found(|history, rows| {
+        history.reads.push(read(Asked::Acknowledged, 9, &rows[..3]));
+        history.reads[2].asked = Asked::Acknowledged;
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn plain_read_without_an_acknowledged_write_is_found() {
+    let found = found(|history, _| {
+        history.reads[1].invoked = at(6);
+        history.reads[1].asked = Asked::Acknowledged;
+    });
+    let violation = Violation::Stale {
+        node: "2".to_owned(),
+        rows: 1,
+        place: 2,
+    };
+    assert_eq!(found, [violation]);
 }
 
 #[test]
