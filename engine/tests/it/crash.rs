@@ -280,7 +280,6 @@ fn a_byte_flipped_in_the_wal_loses_only_what_follows() {
 
 /// Copies the files each time a named point is passed and checks that every copy opens at the position
 /// before or after.
-#[cfg(feature = "failpoints")]
 #[test]
 fn a_crash_between_any_two_steps_leaves_the_state_before_or_after() {
     use std::sync::{Arc, Mutex};

@@ -12,7 +12,8 @@ use tidemark_tests::{Cell, Layout, Load, Node, Point, Seed, Workload, wait};
 use super::{PATIENCE, PROGRESS};
 use crate::PROGRAM;
 
-/// What can be broken.
+/// What can be broken. `sabotage::term` needs a source that was deposed and ships what was never committed, which no
+/// primary does: `replica/tests/saboteur.rs`.
 pub(super) const POINTS: &[&str] = &[
     "sabotage::bookmark",
     "sabotage::fsync",
@@ -20,6 +21,7 @@ pub(super) const POINTS: &[&str] = &[
     "sabotage::lease",
     "sabotage::frames",
     "sabotage::retry",
+    "sabotage::term",
     "sabotage::transaction",
     "sabotage::wait",
 ];
