@@ -1,5 +1,9 @@
 //! A replica that is broken on purpose, in a process of its own: the judge finds what it shows.
-#![allow(dead_code, unreachable_pub, reason = "the other tests of this crate need the rest")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the other tests of this crate need the rest"
+)]
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
