@@ -29,7 +29,7 @@ pub(crate) async fn map<N: Node>(
             return Ok(response);
         }
         let status = looked(&ask, async { Ok(gateway.node.status().await) }).await?;
-        let map = ClusterMap::drawn(&status, gateway.url.as_deref());
+        let map = ClusterMap::drawn(&status, gateway.node.cluster(), gateway.url.as_deref());
         Ok(envelope::success(&map, None))
     };
     gateway.answer(Route::Status, &head, work).await

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text;
-use tidemark_protocol::{DatabaseId, Node};
+use tidemark_protocol::{DatabaseId, Node, headers};
 
 use crate::ask::Ask;
 use crate::databases::{Primary, ask_primary, looked};
@@ -19,6 +19,7 @@ use crate::router::bad_path;
 
 /// How the catalogue is called where it may be looked at.
 const CATALOGUE: &str = "catalogue";
+const CLUSTER: HeaderName = HeaderName::from_static(headers::CLUSTER);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// This node's account of itself; never the primary's.
@@ -92,7 +93,15 @@ pub(crate) async fn health() -> &'static str {
 /// The node can serve.
 pub(crate) async fn ready<N: Node>(State(gateway): State<Arc<Gateway<N>>>) -> Response {
     match gateway.node.ready() {
-        Ok(()) => "ready".into_response(),
+        // Signed: whoever was told of a node at this address sees whether it is that one, before it sends a token.
+        Ok(()) => {
+            let mut response = gateway.signed("ready".into_response());
+            if let Some(cluster) = gateway.node.cluster() {
+                let value = HeaderValue::try_from(cluster.to_string()).expect("hex digits");
+                response.headers_mut().insert(CLUSTER, value);
+            }
+            response
+        }
         Err(failure) => {
             let mut response = envelope::failure(&failure);
             // Load balancers look for this one alone.

@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 use siphasher::sip::SipHasher24;
 
-use crate::id::DatabaseId;
+use crate::id::{ClusterId, DatabaseId};
 use crate::position::{Epoch, Position, Seq, StateChecksum};
 
 /// The key of the check in bookmarks: one per cluster, kept in the catalogue, shipped with it.
@@ -27,6 +27,13 @@ impl BookmarkKey {
     /// Wraps sixteen random bytes.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// The cluster that has this key. Tells nothing of the key, and is nothing that a bookmark could hold.
+    pub fn cluster(&self) -> ClusterId {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write(b"tidemark: which cluster");
+        ClusterId(hasher.finish())
     }
 
     fn check(&self, epoch: Epoch, seq: Seq, tag: u32, checksum: StateChecksum) -> u32 {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::bookmark::BookmarkKey;
-use crate::id::{DatabaseId, Incarnation, NodeId, Region};
+use crate::id::{ClusterId, DatabaseId, Incarnation, NodeId, Region};
 use crate::render::{AnswerLimit, ResultSink, StatementStatistics};
 use crate::value::{Statement, Value, ValueRef};
 
@@ -138,6 +138,11 @@ impl Catalogue {
     /// The key of the check in bookmarks.
     pub fn bookmark_key(&self) -> &BookmarkKey {
         &self.bookmark_key
+    }
+
+    /// The cluster that it is the catalogue of.
+    pub fn cluster(&self) -> ClusterId {
+        self.bookmark_key.cluster()
     }
 
     /// The region of the cell.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellMember;
-use crate::id::{NodeId, Region, Term};
+use crate::id::{ClusterId, NodeId, Region, Term};
 use crate::node::{NodeStatus, ReplicaStatus, Role};
 
 /// Where nodes tell the map.
@@ -24,6 +24,9 @@ pub struct ClusterMap {
     /// The node that drew it.
     #[serde(with = "as_text")]
     pub drawn_by: NodeId,
+    /// The cluster, if that node knows which it is of.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
     /// Whether that node leads: only then everybody is on it.
     pub complete: bool,
     /// Newest term that node has seen.
@@ -60,7 +63,7 @@ pub struct ClusterNode {
 
 impl ClusterMap {
     /// The map that a node with this status draws. `url` is its own.
-    pub fn drawn(status: &NodeStatus, url: Option<&str>) -> Self {
+    pub fn drawn(status: &NodeStatus, cluster: Option<ClusterId>, url: Option<&str>) -> Self {
         let mut nodes = voters(status);
         if !nodes.iter().any(|known| known.node == status.node) {
             nodes.push(ClusterNode {
@@ -83,6 +86,7 @@ impl ClusterMap {
         let positions = status.databases.iter().map(|database| database.position);
         Self {
             drawn_by: status.node,
+            cluster,
             complete: status.leading,
             term: status.term,
             commits: positions.map(|position| position.seq.0).sum(),
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_leader_draws_voters_then_replicas_each_once() {
-        let map = ClusterMap::drawn(&leader(), Some("http://unused"));
+        let map = ClusterMap::drawn(&leader(), None, Some("http://unused"));
         let seen = map.nodes.iter().map(|known| {
             let url = known.url.as_deref().unwrap_or_default();
             (url, known.leading, known.behind, known.lag_ms)
@@ -250,7 +254,7 @@ mod tests {
             replicas: Vec::new(),
             ..leader()
         };
-        let map = ClusterMap::drawn(&status, Some("http://me"));
+        let map = ClusterMap::drawn(&status, None, Some("http://me"));
         assert!(!map.complete);
         let [own] = &map.nodes[..] else {
             panic!("{map:?}")
@@ -261,9 +265,10 @@ mod tests {
 
     #[test]
     fn identifiers_keep_all_their_digits() {
-        let map = ClusterMap::drawn(&leader(), None);
+        let map = ClusterMap::drawn(&leader(), Some(ClusterId(0xfeed)), None);
         let text = serde_json::to_string(&map).expect("plain data");
         assert!(text.contains("\"node\":\"ffffffffffffffff\""), "{text}");
+        assert!(text.contains("\"cluster\":\"000000000000feed\""), "{text}");
         assert_eq!(serde_json::from_str::<ClusterMap>(&text).ok(), Some(map));
         for wrong in ["\"f\"", "\"+00000000000000f\"", "7"] {
             let text = text.replace("\"ffffffffffffffff\"", wrong);

@@ -26,6 +26,8 @@ pub const FAILURE: &str = "tidemark-failure";
 pub const REPEATED: &str = "tidemark-repeated";
 /// Who answered: `<region>/<primary|replica>/<node id>`.
 pub const SERVED_BY: &str = "tidemark-served-by";
+/// On the answer of a node that is ready: which cluster it is of, as [`crate::ClusterId`] has it.
+pub const CLUSTER: &str = "tidemark-cluster";
 /// On the handshake of a replica's stream: the base URL under which it says that it is reached.
 pub const ADVERTISED: &str = "tidemark-advertised";
 /// `false` keeps the retrying clients of D1's API from trying again.

@@ -177,6 +177,52 @@ impl From<Incarnation> for String {
     }
 }
 
+/// Which cluster this is: nodes of one have the same, those of two have different ones. No secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterId(pub u64);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The text is not a cluster's identifier.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{text}' is not a cluster's identifier: want 16 lowercase hex digits")]
+pub struct ClusterIdError {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for ClusterId {
+    type Err = ClusterIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = u64::from_str_radix(text, 16).ok().map(Self);
+        // As it is written, and in no other way.
+        let number = number.filter(|id| id.to_string() == text);
+        number.ok_or_else(|| ClusterIdError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl TryFrom<String> for ClusterId {
+    type Error = ClusterIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ClusterId> for String {
+    fn from(id: ClusterId) -> Self {
+        id.to_string()
+    }
+}
+
 /// One leadership of the cell. Everything that leaves a primary carries it, and a receiver that has
 /// seen a newer one refuses an older: the fencing token.
 #[derive(

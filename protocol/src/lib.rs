@@ -27,7 +27,9 @@ pub use bookmark::{Bookmark, BookmarkError, BookmarkKey};
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueReader};
 pub use contract::{Delivered, Freshness, OnMiss, ReadContract, Why};
 pub use error::{Failure, FailureKind};
-pub use id::{DatabaseId, Incarnation, IncarnationError, NodeId, Region, RequestId, Term};
+pub use id::{
+    ClusterId, DatabaseId, Incarnation, IncarnationError, NodeId, Region, RequestId, Term,
+};
 pub use node::{Execute, Executed, Exported, Node, Rules};
 pub use position::{Epoch, PAGE_SIZE, PageNo, Position, Seq, StateChecksum};
 pub use regions::Regions;

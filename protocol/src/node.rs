@@ -11,7 +11,7 @@ use crate::cell::CellStatus;
 use crate::contract::{Delivered, Freshness, OnMiss, ReadContract, Why};
 use crate::dump::{DumpOptions, DumpOutput};
 use crate::error::{Failure, FailureKind};
-use crate::id::{DatabaseId, NodeId, Region, RequestId, Term};
+use crate::id::{ClusterId, DatabaseId, NodeId, Region, RequestId, Term};
 use crate::position::Position;
 use crate::render::{AnswerShape, Tally, ValueForm};
 use crate::value::Statement;
@@ -346,6 +346,11 @@ pub trait Node: Send + Sync + 'static {
 
     /// A node's account of itself.
     fn status(&self) -> impl Future<Output = NodeStatus> + Send;
+
+    /// Which cluster it is of, once it knows.
+    fn cluster(&self) -> Option<ClusterId> {
+        None
+    }
 
     /// Where to forward to: base URL of the node that leads, unless it is this one.
     fn upstream(&self) -> Option<String>;

@@ -10,8 +10,8 @@ use tidemark_protocol::node::{
     Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Epoch, Execute, Executed, Exported, Failure, FailureKind, Node, Position, Region,
-    RequestId, Seq, StateChecksum,
+    ClusterId, DatabaseId, Epoch, Execute, Executed, Exported, Failure, FailureKind, Node,
+    Position, Region, RequestId, Seq, StateChecksum,
 };
 use tokio::time::Instant;
 
@@ -162,6 +162,10 @@ impl Node for Replica {
             replicas: Vec::new(),
             cell: None,
         }
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.core().catalogue()?.cluster())
     }
 
     fn upstream(&self) -> Option<String> {

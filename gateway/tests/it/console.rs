@@ -102,6 +102,7 @@ async fn map_is_drawn_by_the_node_that_leads_or_else_here() {
     );
     let map = got.result();
     assert_eq!(map["drawn_by"], "00000000000000a1");
+    assert_eq!(map["cluster"], "00000000000000c1");
     assert_eq!(map["nodes"][0]["region"], "WEUR");
     assert_eq!(map["commits"], 41);
 

@@ -13,8 +13,9 @@ use tidemark_protocol::node::{
 };
 use tidemark_protocol::render::Tally;
 use tidemark_protocol::{
-    Bookmark, BookmarkKey, DatabaseId, Delivered, Epoch, Execute, Executed, Exported, Failure,
-    FailureKind, Node, NodeId, Position, Region, RequestId, Rules, Seq, StateChecksum, Term, Why,
+    Bookmark, BookmarkKey, ClusterId, DatabaseId, Delivered, Epoch, Execute, Executed, Exported,
+    Failure, FailureKind, Node, NodeId, Position, Region, RequestId, Rules, Seq, StateChecksum,
+    Term, Why,
 };
 use tokio::sync::Semaphore;
 
@@ -371,6 +372,10 @@ impl Node for Double {
 
     fn upstream(&self) -> Option<String> {
         self.with(|state| state.upstream.clone())
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(ClusterId(0xc1))
     }
 
     fn patience(&self) -> Duration {

@@ -41,7 +41,12 @@ async fn verify_takes_a_uuid_a_name_or_the_catalogue() {
 #[tokio::test]
 async fn readiness_follows_the_node_and_health_does_not() {
     let server = Server::start(Double::leading()).await;
-    assert_eq!(server.get("/ready").send().await.status, 200);
+    let got = server.get("/ready").send().await;
+    assert_eq!(got.status, 200);
+    // Whoever was told of this address sees who is there before it sends a token.
+    let signature = "WEUR/primary/00000000000000a1";
+    assert_eq!(got.header("tidemark-served-by"), Some(signature));
+    assert_eq!(got.header("tidemark-cluster"), Some("00000000000000c1"));
     server.node.not_ready();
     let got = server.get("/ready").send().await;
     assert_eq!(got.failure(503, 7905, "unavailable"), "still recovering");

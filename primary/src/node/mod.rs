@@ -22,8 +22,8 @@ use tidemark_protocol::node::{
     ListDatabases, NodeStatus, Role, Verification,
 };
 use tidemark_protocol::{
-    DatabaseId, Execute, Executed, Exported, Failure, FailureKind, Freshness, Node, ReadContract,
-    RequestId, Why,
+    ClusterId, DatabaseId, Execute, Executed, Exported, Failure, FailureKind, Freshness, Node,
+    ReadContract, RequestId, Why,
 };
 
 pub(crate) use self::admin::timestamp;
@@ -195,6 +195,10 @@ impl Node for Primary {
             replicas: self.followers.status(),
             cell: Some(self.cell_status()),
         }
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.catalogue()?.cluster())
     }
 
     fn upstream(&self) -> Option<String> {
