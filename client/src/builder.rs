@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Settings};
 use crate::error::Error;
+use crate::nodes::Nodes;
 
 /// Account in the paths when none is given. A cluster serves one account whatever its name.
 pub const ACCOUNT_DEFAULT: &str = "tidemark";
@@ -24,6 +25,10 @@ pub const BACKOFF_MIN_DEFAULT: Duration = Duration::from_millis(20);
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(1);
 /// Bytes of one answer: above the server's own default bound, so that this one only stops a stranger.
 pub const ANSWER_BYTES_MAX_DEFAULT: usize = 128 << 20;
+/// Time between two looks at the cluster of a client that asks the nearest node.
+pub const LOOK_EVERY_DEFAULT: Duration = Duration::from_secs(10);
+/// Below this it would be a flood.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
 /// Idle connections are given up before a server or a balancer in between is likely to.
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
@@ -40,6 +45,8 @@ pub struct ClientBuilder {
     backoff_max: Duration,
     answer_bytes_max: usize,
     random: Arc<dyn Random>,
+    nearest: bool,
+    look_every: Duration,
 }
 
 impl ClientBuilder {
@@ -55,12 +62,36 @@ impl ClientBuilder {
             backoff_max: BACKOFF_MAX_DEFAULT,
             answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
             random: Arc::new(SystemRandom),
+            nearest: false,
+            look_every: LOOK_EVERY_DEFAULT,
         }
     }
 
     /// Another node to ask when the ones before it cannot be reached.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.urls.push(url.into());
+        self
+    }
+
+    /// Asks the nearest healthy node of the cluster, whichever was given. Default: nodes are asked in the order in
+    /// which they were given, and no others.
+    ///
+    /// The client learns the others from those given, probes a few of them every [`Self::look_every`] while it is
+    /// in use, beside its requests, and turns to the nearest. A node that fails is left at once, and for longer if
+    /// it fails again. The first requests go to the node that was given first: [`Client::look_around`] waits for
+    /// the first look.
+    ///
+    /// Nodes say by `--advertise` where clients reach them. The token goes to whomever the nodes that were given
+    /// name, once it has said that it is that node of their cluster; and unencrypted only if one of those given is
+    /// asked so.
+    pub fn nearest(mut self) -> Self {
+        self.nearest = true;
+        self
+    }
+
+    /// Time between two looks at the cluster, give or take a quarter, with [`Self::nearest`]. Default 10 s.
+    pub fn look_every(mut self, time: Duration) -> Self {
+        self.look_every = time;
         self
     }
 
@@ -121,6 +152,7 @@ impl ClientBuilder {
         let mut nodes = Vec::with_capacity(self.urls.len());
         for url in &self.urls {
             match base_url(url) {
+                Ok(base) if nodes.contains(&base) => {}
                 Ok(base) => nodes.push(base),
                 Err(fault) => faults.push(fault),
             }
@@ -157,6 +189,12 @@ impl ClientBuilder {
                 self.backoff_min, self.backoff_max
             ));
         }
+        if self.look_every < LOOK_EVERY_MIN {
+            faults.push(format!(
+                "a look at the cluster every {:?} is less than {LOOK_EVERY_MIN:?} apart",
+                self.look_every
+            ));
+        }
         if !faults.is_empty() {
             return Err(Error::config(faults.join("; ")));
         }
@@ -173,7 +211,11 @@ impl ClientBuilder {
             .map_err(|error| Error::config(format!("set up HTTP: {error}")))?;
         Ok(Client::new(Settings {
             http,
-            nodes,
+            nodes: if self.nearest {
+                Nodes::nearest(nodes, self.look_every)
+            } else {
+                Nodes::in_order(nodes)
+            },
             authorization,
             account: self.account,
             deadline: self.deadline,
@@ -196,7 +238,7 @@ impl std::fmt::Debug for ClientBuilder {
 }
 
 /// `url` without a trailing slash, if it can be asked.
-fn base_url(url: &str) -> Result<String, String> {
+pub(crate) fn base_url(url: &str) -> Result<String, String> {
     let parsed = Url::parse(url).map_err(|error| format!("'{url}' is not a URL: {error}"))?;
     match parsed.scheme() {
         "http" => {}

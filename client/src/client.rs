@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -13,6 +12,7 @@ use uuid::Builder;
 use crate::builder::ClientBuilder;
 use crate::database::Database;
 use crate::error::Error;
+use crate::nodes::Nodes;
 use crate::target::Target;
 
 /// A client of one cluster. Cheap to clone; clones share connections.
@@ -34,14 +34,13 @@ use crate::target::Target;
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    settings: Arc<Settings>,
 }
 
 /// What a [`ClientBuilder`] has checked.
 pub(crate) struct Settings {
     pub(crate) http: reqwest::Client,
-    /// Base URLs without trailing slash; at least one.
-    pub(crate) nodes: Vec<String>,
+    pub(crate) nodes: Nodes,
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) account: String,
     pub(crate) deadline: Duration,
@@ -50,12 +49,6 @@ pub(crate) struct Settings {
     pub(crate) backoff_max: Duration,
     pub(crate) answer_bytes_max: usize,
     pub(crate) random: Arc<dyn Random>,
-}
-
-struct Shared {
-    settings: Settings,
-    /// Index of the node to ask first: the last one that was no disappointment.
-    preferred: AtomicUsize,
 }
 
 impl Client {
@@ -71,10 +64,7 @@ impl Client {
 
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                settings,
-                preferred: AtomicUsize::new(0),
-            }),
+            settings: Arc::new(settings),
         }
     }
 
@@ -94,67 +84,47 @@ impl Client {
 
     /// Path of the list of databases.
     pub(crate) fn databases_path(&self) -> String {
-        format!(
-            "/client/v4/accounts/{}/d1/database",
-            self.shared.settings.account
-        )
+        format!("/client/v4/accounts/{}/d1/database", self.settings.account)
     }
 
     /// A fresh id, for [`crate::Query::request_id`]: to be kept by whoever may have to ask again.
     pub fn new_request_id(&self) -> RequestId {
-        let bytes = self.shared.settings.random.bytes16();
+        let bytes = self.settings.random.bytes16();
         RequestId::new(Builder::from_random_bytes(bytes).into_uuid())
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.shared.settings.http
+        &self.settings.http
     }
 
     pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
-        self.shared.settings.authorization.as_ref()
+        self.settings.authorization.as_ref()
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        self.shared.settings.deadline
+        self.settings.deadline
     }
 
     pub(crate) fn on_miss(&self) -> Option<OnMiss> {
-        self.shared.settings.on_miss
+        self.settings.on_miss
     }
 
     pub(crate) fn backoff(&self) -> (Duration, Duration) {
-        (
-            self.shared.settings.backoff_min,
-            self.shared.settings.backoff_max,
-        )
+        (self.settings.backoff_min, self.settings.backoff_max)
     }
 
     pub(crate) fn answer_bytes_max(&self) -> usize {
-        self.shared.settings.answer_bytes_max
+        self.settings.answer_bytes_max
     }
 
-    pub(crate) fn node_count(&self) -> usize {
-        self.shared.settings.nodes.len()
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.settings.nodes
     }
 
-    pub(crate) fn node_url(&self, node: usize) -> &str {
-        &self.shared.settings.nodes[node]
-    }
-
-    /// Index of the node to ask now.
-    pub(crate) fn preferred_node(&self) -> usize {
-        self.shared.preferred.load(Ordering::Relaxed)
-    }
-
-    /// Turns to the node after `node`, unless another request has already turned away from it.
-    pub(crate) fn prefer_next_after(&self, node: usize) {
-        let next = (node + 1) % self.node_count();
-        let _ = self.shared.preferred.compare_exchange(
-            node,
-            next,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+    /// Something from 0 to 1.
+    pub(crate) fn dice(&self) -> f64 {
+        let [a, b, c, d, ..] = self.settings.random.bytes16();
+        f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
     }
 }
 
@@ -176,8 +146,8 @@ pub(crate) fn path_segment(name: &str) -> Result<&str, Error> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("nodes", &self.shared.settings.nodes)
-            .field("account", &self.shared.settings.account)
+            .field("nodes", &self.settings.nodes)
+            .field("account", &self.settings.account)
             .finish_non_exhaustive()
     }
 }

@@ -63,21 +63,43 @@
 //! waits with growing, jittered pauses and at least as long as the server asks. With several node URLs
 //! it turns to the next, at once where that can help, and away from a node that gives no sign of life.
 //!
+//! # The nearest node
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tidemark_client::Error> {
+//! use tidemark_client::Client;
+//!
+//! let client = Client::builder("https://db.example").token("secret").nearest().build()?;
+//! for node in client.look_around().await {
+//!     println!("{} {:?} {:?}", node.url, node.region, node.round_trip);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With [`ClientBuilder::nearest`] the URLs that are given are a beginning: from there the client learns which
+//! nodes the cluster has, measures how far they are, and asks the nearest that is healthy. It turns to the next
+//! when that fails, and comes back once it answers again. Sessions keep what they promise meanwhile, as their
+//! bookmark goes along. An address that leads nowhere, or to somebody else, is not used and gets no token.
+//!
 //! # Features
 //!
 //! `tls`: `https://` URLs, through rustls and the system's root certificates. Off by default.
 
 mod admin;
 mod answer;
+mod atlas;
 mod builder;
 mod client;
 mod database;
 mod error;
 mod exact;
 mod liveness;
+mod nodes;
 mod query;
 mod row;
 mod session;
+mod survey;
 mod target;
 mod transport;
 
@@ -89,11 +111,12 @@ pub use crate::admin::{DatabaseInfo, NewDatabase};
 pub use crate::answer::{Answers, Meta, Outcome, QueryResult, RawResult, ServedBy};
 pub use crate::builder::{
     ACCOUNT_DEFAULT, ANSWER_BYTES_MAX_DEFAULT, BACKOFF_MAX_DEFAULT, BACKOFF_MIN_DEFAULT,
-    CONNECT_WAIT_DEFAULT, ClientBuilder,
+    CONNECT_WAIT_DEFAULT, ClientBuilder, LOOK_EVERY_DEFAULT,
 };
 pub use crate::client::Client;
 pub use crate::database::Database;
 pub use crate::error::Error;
 pub use crate::exact::ExactJson;
+pub use crate::nodes::KnownNode;
 pub use crate::query::{Batch, Query};
 pub use crate::session::{Session, SessionStart};

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::atlas::NodeUrl;
 use crate::client::Client;
 
 /// Silence before a sign of life is asked for, and the pause before the next.
@@ -20,11 +21,11 @@ const LIFE_WAIT: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Resolves when the node gives no sign of life, if there are others to turn to.
-    pub(crate) async fn gone(&self, node: usize) {
-        if self.node_count() < 2 {
+    pub(crate) async fn gone(&self, node: &NodeUrl) {
+        if self.nodes().count() < 2 {
             return std::future::pending().await;
         }
-        let url = format!("{}/health", self.node_url(node));
+        let url = format!("{node}/health");
         loop {
             sleep(SILENCE).await;
             // Any answer is one, and it needs no token.

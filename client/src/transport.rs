@@ -33,6 +33,7 @@ use tidemark_protocol::headers::{BOOKMARK, DEADLINE, FAILURE, REQUEST_ID};
 use tidemark_protocol::{FailureKind, RequestId};
 use tokio::time::{Instant, timeout};
 
+use crate::atlas::NodeUrl;
 use crate::client::Client;
 use crate::error::Error;
 use crate::session::SessionState;
@@ -79,6 +80,15 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Of a first try.
+    pub(crate) fn new(headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            headers,
+            body,
+            attempts: 1,
+        }
+    }
+
     /// The state that was read or written.
     pub(crate) fn bookmark(&self) -> Option<&str> {
         bookmark(&self.headers)
@@ -105,8 +115,8 @@ impl Reply {
 #[derive(Debug)]
 struct Miss {
     error: Error,
-    /// Index of the node that was asked.
-    node: usize,
+    /// The node that was asked.
+    node: NodeUrl,
     /// How far the request came.
     reach: Reach,
 }
@@ -135,6 +145,7 @@ enum Reach {
 impl Client {
     /// Makes the call, within its deadline.
     pub(crate) async fn call(&self, call: &Call) -> Result<Reply, Error> {
+        self.look_around_if_due();
         let until = Instant::now() + call.deadline;
         let attempts = AtomicU32::new(0);
         let mut doubt = None;
@@ -161,9 +172,10 @@ impl Client {
             if let Error::Unknown { reason, .. } = &miss.error {
                 doubt = Some(reason.clone());
             }
-            self.prefer_next_after(miss.node);
+            let crowded = miss.error.kind() == Some(FailureKind::Overloaded);
+            self.nodes().disappointed(&miss.node, crowded, self.dice());
             told = told.max(retry_after(&miss.error));
-            let wait = if miss.is_this_nodes_affair() && hops + 1 < self.node_count() {
+            let wait = if miss.is_this_nodes_affair() && hops + 1 < self.nodes().count() {
                 hops += 1;
                 Duration::ZERO
             } else {
@@ -173,7 +185,7 @@ impl Client {
             (Instant::now() + wait + TRY_MIN < until).then_some(wait)
         })
         .notify(|miss, wait| {
-            tracing::debug!(request = %call.request, node = miss.node, ?wait, error = %miss.error,
+            tracing::debug!(request = %call.request, node = %miss.node, ?wait, error = %miss.error,
                 "try failed, trying again");
         })
         .await;
@@ -195,9 +207,13 @@ impl Client {
     }
 
     async fn attempt(&self, call: &Call, until: Instant, attempts: u32) -> Result<Reply, Miss> {
-        let node = self.preferred_node();
+        let node = self.nodes().preferred();
         let left = until.saturating_duration_since(Instant::now());
-        let miss = |reach, error| Miss { error, node, reach };
+        let miss = |reach, error| Miss {
+            error,
+            node: Arc::clone(&node),
+            reach,
+        };
         let lost = |reason: String| {
             let error = match call.effect {
                 Effect::None => Error::failed(FailureKind::Unavailable, reason),
@@ -210,7 +226,7 @@ impl Client {
         };
 
         let exchange = async {
-            let response = match self.request(call, node, left).send().await {
+            let response = match self.request(call, &node, left).send().await {
                 Ok(response) => response,
                 Err(error) if error.is_builder() => {
                     let reason = format!("write request: {}", chain(&error));
@@ -230,11 +246,13 @@ impl Client {
                 session.observe(bookmark);
             }
             match self.read(response).await {
-                Ok(body) if status.is_success() => Ok(Reply {
-                    headers,
-                    body,
-                    attempts,
-                }),
+                Ok(body) if status.is_success() => {
+                    self.nodes().pleased(&node);
+                    Ok(Reply {
+                        attempts,
+                        ..Reply::new(headers, body)
+                    })
+                }
                 Ok(body) => Err(miss(
                     Reach::Answered,
                     failure(call, status, &headers, &body),
@@ -256,7 +274,7 @@ impl Client {
         let exchange = async {
             tokio::select! {
                 outcome = exchange => outcome,
-                () = self.gone(node) => Err(lost("the node gives no sign of life".to_owned())),
+                () = self.gone(&node) => Err(lost("the node gives no sign of life".to_owned())),
             }
         };
         match timeout(left, exchange).await {
@@ -271,17 +289,14 @@ impl Client {
         }
     }
 
-    fn request(&self, call: &Call, node: usize, left: Duration) -> reqwest::RequestBuilder {
+    fn request(&self, call: &Call, node: &NodeUrl, left: Duration) -> reqwest::RequestBuilder {
         let told = left
             .saturating_sub((left / 10).min(ANSWER_TRIP_MAX))
             .min(DEADLINE_MAX);
         let told_ms = told.as_millis().max(1);
         let mut request = self
             .http()
-            .request(
-                call.method.clone(),
-                format!("{}{}", self.node_url(node), call.path),
-            )
+            .request(call.method.clone(), format!("{node}{}", call.path))
             .headers(call.headers.clone())
             .header(DEADLINE, format!("{told_ms}ms"))
             .header(REQUEST_ID, call.request.to_string());
@@ -296,7 +311,7 @@ impl Client {
         request
     }
 
-    async fn read(&self, mut response: Response) -> Result<Bytes, ReadError> {
+    pub(crate) async fn read(&self, mut response: Response) -> Result<Bytes, ReadError> {
         let max = self.answer_bytes_max();
         let too_long = || ReadError::TooLong { max };
         let expected = response.content_length().unwrap_or(0);
@@ -316,7 +331,7 @@ impl Client {
     }
 }
 
-enum ReadError {
+pub(crate) enum ReadError {
     Broken(String),
     TooLong { max: usize },
 }

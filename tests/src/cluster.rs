@@ -1,10 +1,11 @@
 //! A primary and replicas, with a relay before the upstream of each replica.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidemark_client::Client;
+use tidemark_client::{Client, ClientBuilder};
 use tidemark_deploy::{Link, Relay};
 use tidemark_protocol::Position;
 
@@ -52,6 +53,9 @@ pub struct Cluster {
     pub replicas: Vec<Node>,
     /// The way of each replica to its upstream.
     pub ways: Vec<Relay>,
+    /// The way of clients to each node, the primary first: it says that it is reached there. None, unless the
+    /// cluster is [seen from](Cluster::seen_from) somewhere.
+    pub fronts: Vec<Relay>,
     // Last: the directories go when the processes have.
     _directory: TempDir,
 }
@@ -64,6 +68,16 @@ impl Cluster {
 
     /// The same, with these words on every node's command line.
     pub async fn told(program: &str, places: &[Place], words: &[&str]) -> Self {
+        Self::begin(program, places, words, &[]).await
+    }
+
+    /// The same as [`Cluster::start`], for clients that are so far from each node, the primary first.
+    pub async fn seen_from(program: &str, places: &[Place], distances: &[Link]) -> Self {
+        assert_eq!(distances.len(), 1 + places.len(), "one per node");
+        Self::begin(program, places, &[], distances).await
+    }
+
+    async fn begin(program: &str, places: &[Place], words: &[&str], distances: &[Link]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tidemark-test-")
             .tempdir()
@@ -77,7 +91,7 @@ impl Cluster {
                 .map(|word| (*word).to_owned())
                 .collect::<Vec<_>>()
         };
-        let primary = Node::new(
+        let mut primary = Node::new(
             "primary",
             program,
             &home(PRIMARY_REGION),
@@ -86,8 +100,7 @@ impl Cluster {
         let mut ways = Vec::new();
         let mut replicas = Vec::new();
         for (seed, Place { region, link }) in (0..).zip(places) {
-            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-            let way = Relay::start(any, primary.address(), *link, seed).await;
+            let way = Relay::start(anywhere(), primary.address(), *link, seed).await;
             let way = way.expect("start a relay on loopback");
             let mut words = arguments("replica", region);
             words.extend(["--upstream".to_owned(), format!("http://{}", way.address())]);
@@ -99,10 +112,20 @@ impl Cluster {
             ));
             ways.push(way);
         }
+        let mut fronts = Vec::new();
+        let nodes = std::iter::once(&mut primary).chain(&mut replicas);
+        for (node, (seed, distance)) in nodes.zip((0..).zip(distances)) {
+            let front = Relay::start(anywhere(), node.address(), *distance, seed).await;
+            let front = front.expect("start a relay on loopback");
+            let url = format!("http://{}", front.address());
+            node.add_arguments(["--advertise".to_owned(), url]);
+            fronts.push(front);
+        }
         let mut cluster = Self {
             primary,
             replicas,
             ways,
+            fronts,
             _directory: directory,
         };
         cluster.primary.start();
@@ -142,6 +165,12 @@ impl Cluster {
         agreement::verified(&nodes, deadline).await;
     }
 
+    /// The Rust client at the place that the cluster is seen from, as it is before it is built: it is given the
+    /// primary, and learns of the others.
+    pub fn from_afar(&self) -> ClientBuilder {
+        Client::builder(format!("http://{}", self.fronts[0].address()))
+    }
+
     /// Stops all nodes gracefully, the replicas first.
     pub async fn stop(&mut self) {
         for replica in &mut self.replicas {
@@ -149,4 +178,8 @@ impl Cluster {
         }
         self.primary.stop().await;
     }
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }

@@ -57,6 +57,11 @@ impl Node {
         self.arguments = arguments;
     }
 
+    /// Adds words to its command line.
+    pub(crate) fn add_arguments(&mut self, words: impl IntoIterator<Item = String>) {
+        self.arguments.extend(words);
+    }
+
     /// What it is called in messages.
     pub fn name(&self) -> &str {
         &self.name

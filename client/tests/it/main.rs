@@ -5,6 +5,7 @@
 mod admin;
 mod answers;
 mod failures;
+mod nearest;
 mod scripted;
 mod sessions;
 mod values;

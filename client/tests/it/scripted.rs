@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -118,19 +119,33 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     /// How often a sign of life was asked for.
     asked_for_life: watch::Sender<usize>,
+    signature: Mutex<Signature>,
+    map: Mutex<Option<String>>,
+    looked_at: AtomicUsize,
+    maps_told: AtomicUsize,
+    saw_a_token: AtomicBool,
+}
+
+/// What it says of itself when it is asked whether it is ready, and how late.
+#[derive(Clone, Default)]
+struct Signature {
+    served_by: String,
+    cluster: String,
+    late: Duration,
 }
 
 impl Scripted {
     pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
         let shared = Arc::new(Shared {
             script: Mutex::new(script.into_iter().collect()),
-            asked: Mutex::default(),
-            asked_for_life: watch::Sender::default(),
+            ..Shared::default()
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
             .route("/health", get(live))
+            .route("/ready", get(ready))
+            .route("/tidemark/v1/cluster", get(map))
             .fallback(serve)
             .with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -144,6 +159,35 @@ impl Scripted {
     /// A client with short waits, so that tests of retries are quick.
     pub(crate) fn client(&self) -> Client {
         quick(Client::builder(self.url())).build().unwrap()
+    }
+
+    /// What it says of itself to whoever looks, and how late.
+    pub(crate) fn sign(&self, served_by: &str, cluster: &str, late: Duration) {
+        *self.shared.signature.lock().unwrap() = Signature {
+            served_by: served_by.to_owned(),
+            cluster: cluster.to_owned(),
+            late,
+        };
+    }
+
+    /// The map that it tells. Before, it has none.
+    pub(crate) fn tell(&self, map: String) {
+        *self.shared.map.lock().unwrap() = Some(map);
+    }
+
+    /// How often somebody looked whether it is ready.
+    pub(crate) fn looked_at(&self) -> usize {
+        self.shared.looked_at.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody asked for the map.
+    pub(crate) fn maps_told(&self) -> usize {
+        self.shared.maps_told.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody who only looked has sent a token.
+    pub(crate) fn saw_a_token(&self) -> bool {
+        self.shared.saw_a_token.load(Ordering::Relaxed)
     }
 
     /// Everything that was asked so far, in order of arrival.
@@ -175,6 +219,34 @@ impl Scripted {
 async fn live(State(shared): State<Arc<Shared>>) -> &'static str {
     shared.asked_for_life.send_modify(|count| *count += 1);
     "ok"
+}
+
+async fn ready(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.looked_at.fetch_add(1, Ordering::Relaxed);
+    if headers.contains_key("authorization") {
+        shared.saw_a_token.store(true, Ordering::Relaxed);
+    }
+    let Signature {
+        served_by,
+        cluster,
+        late,
+    } = shared.signature.lock().unwrap().clone();
+    tokio::time::sleep(late).await;
+    Response::builder()
+        .header("tidemark-served-by", served_by)
+        .header("tidemark-cluster", cluster)
+        .body(Body::from("ready"))
+        .unwrap()
+}
+
+async fn map(State(shared): State<Arc<Shared>>) -> Response {
+    shared.maps_told.fetch_add(1, Ordering::Relaxed);
+    let map = shared.map.lock().unwrap().clone();
+    let status = if map.is_some() { 200 } else { 404 };
+    Response::builder()
+        .status(status)
+        .body(Body::from(map.unwrap_or_default()))
+        .unwrap()
 }
 
 pub(crate) fn quick(builder: ClientBuilder) -> ClientBuilder {

@@ -17,6 +17,7 @@ mod kill;
 mod large;
 mod members;
 mod migrations;
+mod nearest;
 mod openapi;
 mod operator;
 mod read_replication;
