@@ -4,6 +4,7 @@
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- http
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- cell
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- lag
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- read-your-writes
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
 //! ```
 //!
@@ -17,8 +18,13 @@ mod http;
 mod lag;
 mod load;
 mod median;
+mod page;
+mod plot;
+mod read_your_writes;
 mod server;
+mod world;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -76,6 +82,16 @@ enum What {
         #[arg(long, default_value = "5")]
         pause_ms: u64,
     },
+    /// A write and a read that sees it, in each of six regions: through the region's replica, and without one. Writes
+    /// a table and a plot into the documentation.
+    ReadYourWrites {
+        /// Pairs of a write and a read, per region and way.
+        #[arg(long, default_value = "200")]
+        pairs: usize,
+        /// Folder of the documentation.
+        #[arg(long, default_value = "docs")]
+        docs: PathBuf,
+    },
     /// Start time and memory.
     Footprint,
     /// The handler to compare with. Prints its address.
@@ -125,6 +141,7 @@ async fn main() -> anyhow::Result<()> {
             );
             lag::run(writes, delay, pause).await
         }
+        What::ReadYourWrites { pairs, docs } => read_your_writes::run(pairs, &docs).await,
         What::Footprint => lag::footprint().await,
         What::Empty => empty::serve().await,
     }
