@@ -9,6 +9,7 @@ mod contracts;
 mod d1;
 mod dev;
 mod disk;
+mod examples;
 mod failover;
 mod faults;
 mod first_steps;

@@ -5,6 +5,7 @@
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- cell
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- lag
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- read-your-writes
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- rate-limiter
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
 //! ```
 //!
@@ -20,6 +21,7 @@ mod load;
 mod median;
 mod page;
 mod plot;
+mod rate_limiter;
 mod read_your_writes;
 mod server;
 mod world;
@@ -92,6 +94,16 @@ enum What {
         #[arg(long, default_value = "docs")]
         docs: PathBuf,
     },
+    /// The global rate limiter of `examples/`: what a verdict takes in each region, and how many requests limiters
+    /// that count by themselves would let in. Writes both into its page.
+    RateLimiter {
+        /// Verdicts per region.
+        #[arg(long, default_value = "200")]
+        takes: usize,
+        /// The page.
+        #[arg(long, default_value = "examples/rate-limiter/README.md")]
+        page: PathBuf,
+    },
     /// Start time and memory.
     Footprint,
     /// The handler to compare with. Prints its address.
@@ -142,6 +154,7 @@ async fn main() -> anyhow::Result<()> {
             lag::run(writes, delay, pause).await
         }
         What::ReadYourWrites { pairs, docs } => read_your_writes::run(pairs, &docs).await,
+        What::RateLimiter { takes, page } => rate_limiter::run(takes, &page).await,
         What::Footprint => lag::footprint().await,
         What::Empty => empty::serve().await,
     }
