@@ -6,6 +6,7 @@
 //!
 //! A library, so that the end-to-end tests run the very same program; `src/main.rs` only calls [`main`].
 
+mod caches;
 mod cell;
 mod config;
 mod dev;

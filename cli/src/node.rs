@@ -24,6 +24,7 @@ use tidemark_replica::{Replica, ReplicaConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::caches::CacheCollector;
 use crate::config::Config;
 use crate::home::{Home, NewId};
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
@@ -240,6 +241,7 @@ impl Face<'_> {
                 ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ]),
         );
+        self.registry.register_collector(Box::new(CacheCollector));
         let listed = self.config.voters.iter();
         let listed = listed.filter(|voter| voter.node == node_id);
         let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);

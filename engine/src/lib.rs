@@ -18,6 +18,7 @@
 
 mod authorizer;
 mod blank;
+mod caches;
 mod control;
 mod database;
 mod error;
@@ -40,6 +41,7 @@ mod sql;
 mod strand;
 mod window;
 
+pub use caches::{CacheFigures, cache_figures};
 pub use control::{Control, Stamp};
 pub use database::{Database, Opened};
 pub use error::{

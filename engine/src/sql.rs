@@ -21,6 +21,7 @@ use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
 use tidemark_protocol::{PAGE_SIZE, Rules, Statement, Value, ValueRef};
 
 use crate::blank::skip_blank;
+use crate::caches::Untold;
 use crate::control::Control;
 use crate::error::{EngineError, SqlError};
 use crate::ffi::{Code, Connection, Prepared, Step, Stopped};
@@ -106,6 +107,7 @@ pub(crate) struct Sql {
     schema_version: Option<Prepared>,
     /// A PRAGMA was compiled: switches may be turned.
     switched: bool,
+    untold: Untold,
     connection: Connection,
 }
 
@@ -137,6 +139,7 @@ impl Sql {
             page_count: None,
             schema_version: None,
             switched: false,
+            untold: Untold::default(),
             connection,
         }
     }
@@ -364,7 +367,11 @@ impl Sql {
         sink: &mut S,
     ) -> Result<(), RunError> {
         sink.begin_text();
-        if let Some(mut prepared) = self.cached.take(&text.sql) {
+        let prepared = self.cached.take(&text.sql);
+        if self.untold.count(prepared.is_some()) {
+            self.untold.tell(self.connection.take_page_uses());
+        }
+        if let Some(mut prepared) = prepared {
             run.start = text.sql.len() - skip_blank(&text.sql).len();
             let result = self.run_one(&mut prepared, &text.params, run, sink);
             self.cached.put(&text.sql, prepared);
@@ -687,6 +694,12 @@ fn with_codes(mut message: String, code: Code) -> String {
         message.push_str(&format!(" (extended: {extended})"));
     }
     message
+}
+
+impl Drop for Sql {
+    fn drop(&mut self) {
+        self.untold.tell(self.connection.take_page_uses());
+    }
 }
 
 /// Prepared statements by text, least recently used first out.

@@ -25,6 +25,9 @@ use crate::ship::followers::Followers;
 const METERED_DATABASES_MAX: usize = 64;
 /// Replicas with gauges of their own.
 const METERED_REPLICAS_MAX: usize = 256;
+/// How a wait for a bookmark ended.
+const MET: &str = "met";
+const MISSED: &str = "missed";
 /// Where the databases beyond are counted.
 const OTHER_DATABASES: &str = "other";
 
@@ -67,6 +70,8 @@ pub(crate) struct Metrics {
     flush_batch: Histogram,
     metered: Arc<Metered>,
     queued: Gauge,
+    waits: Family<[(&'static str, &'static str); 1], Counter>,
+    wait_seconds: Histogram,
     overlay_bytes: Gauge,
     damaged: Counter,
     pub(crate) open_databases: Gauge,
@@ -102,6 +107,8 @@ impl Metrics {
             flush_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             metered: Arc::default(),
             queued: Gauge::default(),
+            waits: Family::default(),
+            wait_seconds: Histogram::new(exponential_buckets(100e-6, 2.0, 20)),
             overlay_bytes: Gauge::default(),
             damaged: Counter::default(),
             open_databases: Gauge::default(),
@@ -143,6 +150,20 @@ impl Metrics {
             "queued_writes",
             "Writes that were let in and have not begun",
             metrics.queued.clone(),
+        );
+        // A rate needs something to start from.
+        for outcome in [MET, MISSED] {
+            let _ = metrics.waits.get_or_create(&[("outcome", outcome)]);
+        }
+        registry.register(
+            "waits",
+            "Reads that waited for a bookmark on a voter that does not lead, by outcome",
+            metrics.waits.clone(),
+        );
+        registry.register(
+            "wait_duration_seconds",
+            "Time that reads waited for a bookmark there, whatever the outcome",
+            metrics.wait_seconds.clone(),
         );
         registry.register(
             "overlay_bytes",
@@ -224,6 +245,13 @@ impl Metrics {
     pub(crate) fn queue(&self) -> Queued {
         self.queued.inc();
         Queued(self.queued.clone())
+    }
+
+    /// A read waited for a bookmark, in vain or not.
+    pub(crate) fn waited(&self, is_met: bool, took: Duration) {
+        let outcome = if is_met { MET } else { MISSED };
+        self.waits.get_or_create(&[("outcome", outcome)]).inc();
+        self.wait_seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn took_over(&self, fetched: u64, kept: u64) {
@@ -443,6 +471,17 @@ impl Collector for ConsensusCollector {
             "fsyncs",
             "Fsyncs of the log",
             &ConstCounter::new(now.fsyncs),
+        )?;
+        let flushes = self.0.flushes();
+        put(
+            "flush_entries",
+            "Entries that one flush of the log made durable",
+            &flushes.entries,
+        )?;
+        put(
+            "flush_duration_seconds",
+            "Time from when a flush of the log was asked for to when it was done",
+            &flushes.seconds,
         )?;
         put(
             "written_bytes",

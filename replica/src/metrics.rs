@@ -301,21 +301,20 @@ pub(crate) struct AtScrape {
 
 impl Collector for AtScrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let mut gauge = |name: &str, help: &str, value: f64| {
+            let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        let age = "Milliseconds since the source's last heartbeat";
         gauge(
-            "tidemark_replica_heartbeat_age_ms",
-            age,
-            self.heartbeat.age_ms(),
+            "tidemark_replica_heartbeat_age_seconds",
+            "Time since the source's last heartbeat",
+            self.heartbeat.age_ms() as f64 / 1e3,
         )?;
         let queued = self
             .queue_bytes_max
             .saturating_sub(self.queue.available_permits());
         let help = "Bytes received and not yet applied";
-        gauge("tidemark_replica_queue_bytes", help, queued as u64)
+        gauge("tidemark_replica_queue_bytes", help, queued as f64)
     }
 }
 

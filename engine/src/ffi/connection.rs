@@ -326,6 +326,18 @@ impl Connection {
         usize::try_from(unsafe { c::sqlite3_error_offset(self.raw) }).ok()
     }
 
+    /// Pages that were in its cache, and pages that were not, since this was asked last.
+    pub(crate) fn take_page_uses(&self) -> (u64, u64) {
+        let take = |what| {
+            let (mut now, mut highest) = (0, 0);
+            // SAFETY: the connection is open, and both places are ours. It fails for what it does not know alone.
+            unsafe { c::sqlite3_db_status(self.raw, what, &raw mut now, &raw mut highest, 1) };
+            u64::try_from(now).unwrap_or_default()
+        };
+        let [had, read] = [c::SQLITE_DBSTATUS_CACHE_HIT, c::SQLITE_DBSTATUS_CACHE_MISS].map(take);
+        (had, read)
+    }
+
     /// Rows changed since the connection was opened, by triggers and cascades too.
     pub(crate) fn total_changes(&self) -> i64 {
         // SAFETY: the connection is open.

@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod caches;
 mod crash;
 mod dump;
 mod functions;

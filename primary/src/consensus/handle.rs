@@ -31,8 +31,9 @@ use super::snapshot::Receiver;
 use super::state_machine::{Persists, Signals, StateMachine};
 use super::wire::{Answer, Request};
 use super::{
-    AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Leadership,
-    LogIndex, Machine, Member, Proposed, Refusal, Transport, WaitError, leadership, members,
+    AnswerError, Command, ConfirmError, ConsensusConfig, ConsensusError, Fence, Flushes,
+    Leadership, LogIndex, Machine, Member, Proposed, Refusal, Transport, WaitError, leadership,
+    members,
 };
 
 /// What a command costs in flight besides its body, in bytes.
@@ -422,6 +423,11 @@ impl Consensus {
             waited: within,
         };
         timeout(within, take).await.unwrap_or(Err(late))
+    }
+
+    /// The flushes of the log since the start.
+    pub(crate) fn flushes(&self) -> Flushes {
+        self.inner.log.flushes()
     }
 
     /// Answers another voter's message, for the receiving side of a [`Transport`].

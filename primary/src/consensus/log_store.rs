@@ -45,6 +45,7 @@ use super::cell::{Cell, CellEntry, CellVote, LogId};
 use super::error::ConsensusError;
 use super::failure::Failure;
 use super::fence::Fence;
+use super::flushes::Flushes;
 use super::log_tail;
 use super::records::{LogIdentity, Records, StoredLogId, StoredPayload, StoredVote, damaged};
 
@@ -98,6 +99,7 @@ struct Shared {
     state: Mutex<State>,
     /// Payload bytes appended and not yet flushed.
     unflushed_bytes: AtomicU64,
+    flushes: Flushes,
     fence: Fence,
     failure: Failure,
 }
@@ -186,6 +188,7 @@ impl LogStore {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             unflushed_bytes: AtomicU64::new(0),
+            flushes: Flushes::default(),
             fence,
             failure,
         });
@@ -203,6 +206,11 @@ impl LogStore {
     /// Payload bytes appended and not yet flushed.
     pub(super) fn unflushed_bytes(&self) -> u64 {
         self.shared.unflushed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The flushes since the start.
+    pub(super) fn flushes(&self) -> Flushes {
+        self.shared.flushes.clone()
     }
 
     /// Last entry purged.
@@ -438,7 +446,11 @@ impl Callback for Flushed {
         shared
             .unflushed_bytes
             .fetch_sub(waiting.bytes, Ordering::Relaxed);
-        let pause = waiting.pause_after(self.begun.elapsed());
+        let took = self.begun.elapsed();
+        if result.is_ok() {
+            shared.flushes.done(waiting.entries, took);
+        }
+        let pause = waiting.pause_after(took);
         waiting.complete(&result);
         #[allow(
             clippy::disallowed_methods,

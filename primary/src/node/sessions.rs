@@ -62,7 +62,7 @@ impl Primary {
         };
         let begun = Instant::now();
         if let Some(wanted) = wanted
-            && let Err(reached) = self.reaches(request, wanted).await
+            && let Err(reached) = self.waits_for(request, wanted).await
         {
             match request.on_miss {
                 OnMiss::Forward => return Ok(None),
@@ -122,6 +122,21 @@ impl Primary {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// [`Self::reaches`], told of if there is anything to wait for.
+    async fn waits_for(&self, request: &Execute, wanted: Position) -> Result<(), Option<Position>> {
+        let begun = Instant::now();
+        let line = self.databases.wake(request.database).await.ok_or(None)?;
+        let position = line.database().position();
+        drop(line);
+        if position.is_some_and(|position| position.reached(&wanted)) {
+            return Ok(());
+        }
+        let outcome = self.reaches(request, wanted).await;
+        let took = begun.elapsed();
+        self.context.metrics.waited(outcome.is_ok(), took);
+        outcome
     }
 
     /// Waits until readers here see `wanted`. Otherwise says what they see.
