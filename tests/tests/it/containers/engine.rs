@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::d1::program::{self, Ran};
+use crate::d1::tools::skipped;
 
 /// Longest that an engine may take to start.
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -69,7 +70,9 @@ impl Engine {
         let process = match process {
             Ok(process) => process,
             Err(error) => {
-                eprintln!("skipped: no Docker engine runs and dockerd cannot be started: {error}");
+                skipped(&format!(
+                    "no Docker engine runs and dockerd cannot be started: {error}"
+                ));
                 return None;
             }
         };
@@ -89,7 +92,7 @@ impl Engine {
                 let log = std::fs::read_to_string(started.directory.path().join("log"));
                 let log = log.unwrap_or_default();
                 let why = log.lines().last().unwrap_or_default();
-                eprintln!("skipped: dockerd cannot run here: {status}: {why}");
+                skipped(&format!("dockerd cannot run here: {status}: {why}"));
                 return None;
             }
             assert!(began.elapsed() < START_WAIT, "dockerd does not get ready");
@@ -115,7 +118,7 @@ impl Engine {
                 return true;
             }
         }
-        eprintln!("skipped: neither docker compose nor docker-compose is installed");
+        skipped("neither docker compose nor docker-compose is installed");
         false
     }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tidemark_tests::{Api, free_ports, wait};
 
 use super::cluster::{Cluster, Service};
+use crate::d1::tools::skipped;
 use crate::operator::{queries, text};
 
 /// Time for Prometheus to start and to have looked at every node twice, for rates.
@@ -113,7 +114,7 @@ impl Prometheus {
                 _directory: directory,
             }),
             Err(error) => {
-                eprintln!("not watched by Prometheus, which cannot be started: {error}");
+                skipped(&format!("Prometheus cannot be started: {error}"));
                 None
             }
         }

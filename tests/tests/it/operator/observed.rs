@@ -133,7 +133,7 @@ async fn promtool_accepts_rules_and_configuration() {
         promtool.args(["check", what]).arg(super::path(file));
         match crate::d1::program::run(&mut promtool, PROMTOOL_WAIT).await {
             Ok(ran) => assert!(ran.success(), "{ran:?}"),
-            Err(error) => eprintln!("skipped: no promtool: {error}"),
+            Err(error) => crate::d1::tools::skipped(&format!("no promtool: {error}")),
         }
     }
 }
