@@ -6,6 +6,13 @@ const [url, program, pictures] = process.argv.slice(2);
 
 const lagOf = (region) => `#nodes tr[data-region="${region}"] .lag`;
 
+/** Takes the whole page, from its top: the bar at the window's upper edge goes with what was scrolled to. */
+const picture = async (page, name) => {
+  if (!pictures) return;
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
+};
+
 await visit(url, { program }, async (page) => {
   await text(page, "#here", (here) => here.includes("at WEUR replica"));
   await text(page, "#state", (state) => state === "live");
@@ -37,7 +44,7 @@ await visit(url, { program }, async (page) => {
   await page.click("#stale-run");
   await text(page, "#stale-outcome .side:nth-child(2)", (side) => side.includes("sees the write, as promised"));
   await text(page, "#stale-tally", (tally) => /Stale in [01] of 1 try/.test(tally));
-  if (pictures) await page.screenshot({ path: `${pictures}/wide.png`, fullPage: true });
+  await picture(page, "wide");
 });
 
 // A small screen in the dark: nothing sticks out.
@@ -47,7 +54,7 @@ await visit(url, { program, width: 400, scheme: "dark" }, async (page) => {
   await text(page, "#answer", (answer) => answer.includes("answered by"));
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   check(width <= 400, `the page is ${width} pixels wide on a screen of 400`);
-  if (pictures) await page.screenshot({ path: `${pictures}/narrow.png`, fullPage: true });
+  await picture(page, "narrow");
 });
 
 // A token is asked for where one is needed, and kept in the tab.
