@@ -33,6 +33,8 @@ pub(crate) const REGION_DEFAULT: &str = "ENAM";
 pub(crate) const CLUSTER_DEFAULT: &str = "tidemark";
 /// Time that requests in flight have to end after a signal to stop.
 pub(crate) const STOP_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// Share of the traces begun at a node that are kept, once there is a collector for them.
+pub(crate) const OTLP_RATIO_DEFAULT: f64 = 1.0;
 /// Folder of files that are imported and exported, in a node's directory.
 const SPOOL: &str = "spool";
 /// Longest name of a cluster, in bytes.
@@ -103,6 +105,10 @@ pub(crate) struct Config {
     pub(crate) log: Option<String>,
     /// How it is logged.
     pub(crate) log_format: LogFormat,
+    /// Base URL of a collector that gets spans over OTLP. `None`: there are none.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// Share of the traces begun here that are kept, 0 to 1. What came in a trace is kept if that is.
+    pub(crate) otlp_ratio: f64,
     /// Longest wait for requests in flight at a stop. What is not done then is broken off: a client
     /// whose write it was learns that its outcome is unknown.
     pub(crate) stop_deadline: Duration,
@@ -160,6 +166,8 @@ impl Default for Config {
             cluster_secret_file: None,
             log: None,
             log_format: LogFormat::default(),
+            otlp_endpoint: None,
+            otlp_ratio: OTLP_RATIO_DEFAULT,
             stop_deadline: STOP_DEADLINE_DEFAULT,
             body_bytes: limits.body_bytes_max as u64,
             requests: limits.requests_max,
@@ -225,6 +233,8 @@ pub(crate) enum Problem {
         max = CLUSTER_LENGTH_MAX
     )]
     ClusterName { name: String },
+    #[error("otlp-ratio: is {got}, expected 0 to 1")]
+    Ratio { got: f64 },
     #[error("{setting} and {setting}-file are both set: keep one")]
     TwoSecrets { setting: &'static str },
     #[error("{setting}: is {got}, expected {min} to {max}")]
@@ -341,6 +351,16 @@ impl Config {
             problems.push(Problem::TwoSecrets {
                 setting: "cluster-secret",
             });
+        }
+        if let Some(url) = self.otlp_endpoint.as_ref().filter(|url| !is_base_url(url)) {
+            problems.push(Problem::Url {
+                setting: "otlp-endpoint",
+                url: url.clone(),
+            });
+        }
+        if !(0.0..=1.0).contains(&self.otlp_ratio) {
+            let got = self.otlp_ratio;
+            problems.push(Problem::Ratio { got });
         }
         for (setting, got, min, max) in [
             ("body-size", self.body_bytes, 1 << 10, 1 << 30),

@@ -17,6 +17,7 @@ mod node;
 mod shell;
 mod signal;
 mod system;
+mod telemetry;
 mod token;
 mod verify;
 mod wan;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
 use tidemark_protocol::node::Role;
 
 use crate::config::{Config, Settings};
+use crate::telemetry::Telemetry;
 
 /// SQLite's too. What databases free that are closed goes back to the system within seconds, by a thread of
 /// the allocator's own; glibc's keeps it.
@@ -114,10 +116,18 @@ fn run(command: Option<Command>) -> anyhow::Result<()> {
 
 async fn serve(role: Role, NodeArgs { config, settings }: NodeArgs) -> anyhow::Result<()> {
     let config = Config::load(config.as_deref(), settings, role)?;
-    logging::start(config.log.as_deref(), config.log_format, SERVER_LOG_DEFAULT)?;
-    let stop = signal::stop_token()?;
     let listener = node::bind(config.listen).await?;
-    node::run(role, config, listener, stop).await
+    let home = node::home(role, &config)?;
+    // Spans say which node they are of.
+    let telemetry = Telemetry::open(&config, home.identity(), role)?;
+    let (filter, format) = (config.log.as_deref(), config.log_format);
+    logging::start(filter, format, SERVER_LOG_DEFAULT, telemetry.as_ref())?;
+    let stop = signal::stop_token()?;
+    let served = node::run_at(role, config, home, listener, stop).await;
+    if let Some(telemetry) = telemetry {
+        telemetry.close().await;
+    }
+    served
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caches::CacheCollector;
 use crate::config::Config;
-use crate::home::{Home, NewId};
+use crate::home::{Home, HomeError, NewId};
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
 
 /// Binds where the configuration says.
@@ -36,6 +36,24 @@ pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("listen on {address}"))
 }
 
+/// Opens the directory of a node of this role: nobody else may use it from now on.
+pub(crate) fn home(role: Role, config: &Config) -> Result<Home, HomeError> {
+    // A random id is none that the other voters have in their list.
+    let new_id = if config.voters.is_empty() {
+        NewId::Drawn
+    } else {
+        NewId::Required
+    };
+    Home::open(
+        &config.data,
+        role,
+        &config.cluster,
+        config.node_id,
+        new_id,
+        &SystemRandom,
+    )
+}
+
 /// Runs a node of this role until `stop`, or until it cannot go on.
 pub(crate) async fn run(
     role: Role,
@@ -43,21 +61,19 @@ pub(crate) async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let home = home(role, &config)?;
+    run_at(role, config, home, listener, stop).await
+}
+
+/// The same, in a directory that is open already.
+pub(crate) async fn run_at(
+    role: Role,
+    config: Config,
+    home: Home,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let environment = Environment::of_this_machine();
-    // A random id is none that the other voters have in their list.
-    let new_id = if config.voters.is_empty() {
-        NewId::Drawn
-    } else {
-        NewId::Required
-    };
-    let home = Home::open(
-        &config.data,
-        role,
-        &config.cluster,
-        config.node_id,
-        new_id,
-        &*environment.random,
-    )?;
     tracing::info!(
         node = %home.identity().node,
         ?role,

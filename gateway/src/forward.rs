@@ -33,13 +33,15 @@ use bytes::Bytes;
 use tidemark_protocol::contract::DEADLINE_MAX;
 use tidemark_protocol::{Failure, FailureKind, Node, NodeId, RequestId, headers};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::field::display;
+use tracing::{Instrument, Span, warn};
 
 use crate::ask::{Ask, deadline_passed};
 use crate::config::Handles;
 pub(crate) use crate::forward::search::Search;
 use crate::forward::watched::watched;
 use crate::handover::unknown;
+use crate::trace;
 use crate::transfer::forwarded_host;
 
 const FORWARDED_BY: HeaderName = HeaderName::from_static(headers::FORWARDED_BY);
@@ -182,10 +184,11 @@ impl Forwarder {
         let url = format!("{}{path}", upstream.trim_end_matches('/'));
         let (body, watch) = watched(body);
         let name = ask.request.or_else(|| is_named.then(|| self.made_up()));
+        let span = trace::forward(&upstream, name);
         let request = self
             .client
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&head.headers, name, remaining))
+            .headers(self.outgoing_headers(&span, &head.headers, name, remaining))
             .body(reqwest::Body::wrap(body))
             .build()
             .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
@@ -194,10 +197,12 @@ impl Forwarder {
             remaining.saturating_add(LATENESS_MAX),
             self.client.execute(request),
         );
+        // Log lines of both nodes have it, whoever named the request.
+        let request = name.map(display);
         let sent = tokio::select! {
-            sent = sent => sent,
+            sent = sent.instrument(span.clone()) => sent,
             () = self.lost(node, &upstream) => {
-                warn!(%upstream, ?effect, "a node that led is not heard of any more");
+                warn!(%upstream, request, ?effect, "a node that led is not heard of any more");
                 return if watch.unsent() || effect == Effect::Looks {
                     let failure = unavailable(format!("{upstream} cannot be reached"));
                     Ok(Passed::Undone(Err(failure)))
@@ -208,11 +213,17 @@ impl Forwarder {
         };
         match sent {
             Ok(Ok(answer)) if leads_not(&answer) => Ok(Passed::Undone(Ok(returned(answer)))),
-            Ok(Ok(answer)) => Ok(Passed::Answered(returned(answer))),
+            Ok(Ok(answer)) => {
+                trace::answered(&span, answer.status().as_u16());
+                if let Some(kind) = fault(&answer) {
+                    warn!(%upstream, request, kind, "a request that was passed on failed there");
+                }
+                Ok(Passed::Answered(returned(answer)))
+            }
             Ok(Err(error)) => {
                 // The path may be a link, which is a secret.
                 let error = error.without_url();
-                warn!(%upstream, %error, ?effect, "request was not passed on well");
+                warn!(%upstream, request, %error, ?effect, "request was not passed on well");
                 let unsent = error.is_connect() || watch.unsent();
                 if unsent || effect == Effect::Looks {
                     let failure = unavailable(format!("{upstream} cannot be reached"));
@@ -247,6 +258,7 @@ impl Forwarder {
 
     fn outgoing_headers(
         &self,
+        span: &Span,
         came: &HeaderMap,
         request: Option<RequestId>,
         remaining: Duration,
@@ -267,6 +279,7 @@ impl Forwarder {
         out.insert(DEADLINE, plain(format!("{remaining_ms}ms")));
         // Links in the answer lead to where the client is, not to the other node.
         out.extend(forwarded_host(came));
+        trace::goes_on(span, &mut out);
         out
     }
 
@@ -301,6 +314,13 @@ fn leads_not(answer: &reqwest::Response) -> bool {
     answer.status() == StatusCode::SERVICE_UNAVAILABLE
         && kind.is_some_and(|kind| kind == FailureKind::Unavailable.name())
         && !answer.headers().contains_key(RETRY_AFTER)
+}
+
+/// What went wrong at another node that is no fault of the client and no passing shortage.
+fn fault(answer: &reqwest::Response) -> Option<&str> {
+    let kind = answer.headers().get(headers::FAILURE)?.to_str().ok()?;
+    let faults = crate::gateway::FAULTS.map(FailureKind::name);
+    faults.contains(&kind).then_some(kind)
 }
 
 /// Whether a node that did nothing asks to stay away for longer than an election takes.

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use futures_util::FutureExt;
 use tidemark_protocol::{DatabaseId, Failure, FailureKind, Node, d1, headers};
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use crate::auth::Tokens;
 use crate::config::{GatewayConfig, Handles};
@@ -18,9 +18,17 @@ use crate::forward::Forwarder;
 use crate::limits::Gate;
 use crate::metrics::Route;
 use crate::statistics::Statistics;
+use crate::trace;
 use crate::transfer::Transfers;
 
 const SERVED_BY: HeaderName = HeaderName::from_static(headers::SERVED_BY);
+
+/// Failures that are no fault of the client and no passing shortage.
+pub(crate) const FAULTS: [FailureKind; 3] = [
+    FailureKind::Unknown,
+    FailureKind::Internal,
+    FailureKind::Damaged,
+];
 
 /// The HTTP face of `node`.
 pub(crate) struct Gateway<N> {
@@ -103,6 +111,7 @@ impl<N: Node> Gateway<N> {
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
         let counted = self.handles.metrics.begin(route);
+        let span = trace::request(route, head, admitted.is_ok());
         // Handlers around a node's futures nest deeper than the compiler is ready to follow.
         let work = Box::pin(work);
         let admitted = async {
@@ -111,7 +120,8 @@ impl<N: Node> Gateway<N> {
             work.await
         };
         // The state behind `self` is atomics and semaphores: a panic leaves none of it half-changed.
-        let outcome = match AssertUnwindSafe(admitted).catch_unwind().await {
+        let outcome = AssertUnwindSafe(admitted).catch_unwind();
+        let outcome = match outcome.instrument(span.clone()).await {
             Ok(outcome) => outcome,
             Err(panic) => {
                 error!(?route, panic = panic_text(&*panic), "handler panicked");
@@ -119,11 +129,14 @@ impl<N: Node> Gateway<N> {
             }
         };
         let response = outcome.unwrap_or_else(|failure| {
+            trace::failed(&span, &failure);
             note(route, &head.headers, &failure);
             refuse(&failure)
         });
         let response = self.signed(response);
-        counted.answered(response.status().as_u16());
+        let status = response.status().as_u16();
+        trace::answered(&span, status);
+        counted.answered(status);
         response
     }
 
@@ -139,10 +152,7 @@ impl<N: Node> Gateway<N> {
 
 /// Logs failures that are no fault of the client and no passing shortage.
 fn note(route: Route, head: &HeaderMap, failure: &Failure) {
-    if matches!(
-        failure.kind,
-        FailureKind::Unknown | FailureKind::Internal | FailureKind::Damaged
-    ) {
+    if FAULTS.contains(&failure.kind) {
         let request = head
             .get(headers::REQUEST_ID)
             .and_then(|value| value.to_str().ok());

@@ -46,6 +46,7 @@ mod router;
 mod serve;
 mod statistics;
 mod time_travel;
+mod trace;
 mod transfer;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};

@@ -54,7 +54,7 @@ impl Route {
         Self::Other,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::Raw => "raw",

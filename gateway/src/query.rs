@@ -23,6 +23,7 @@ use crate::gateway::{Gateway, check_database, missing, no_database};
 use crate::handover::settled;
 use crate::metrics::Route;
 use crate::router::{bad_path, check_account};
+use crate::trace;
 
 /// A body up to this is parsed in well under a millisecond.
 const PARSED_INLINE_BYTES_MAX: usize = 256 << 10;
@@ -132,6 +133,7 @@ impl Job<'_> {
                     return Ok(Ran::Misshaped(other_request(), bookmark));
                 }
             };
+            trace::handed_on(why);
             let waited = begun.elapsed();
             let outgoing = Outgoing {
                 head: self.head,
@@ -167,6 +169,7 @@ impl Job<'_> {
             Some(database) => {
                 // A read of the gateway's own, for its bookmark, is nobody's query.
                 let is_asked = self.effect == Effect::Unclear;
+                trace::database(database);
                 let query = is_asked.then(|| gateway.statistics.identify(&statements));
                 let execute = Execute {
                     database,

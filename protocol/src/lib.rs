@@ -20,6 +20,7 @@ pub mod position;
 pub mod regions;
 pub mod render;
 pub mod stream;
+pub mod trace;
 pub mod transaction;
 pub mod value;
 

@@ -20,11 +20,14 @@ use tidemark_engine::{Control, ReadError};
 use tidemark_protocol::catalogue::Catalogue;
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::render::{Rendered, Renderer, ResultSink};
+use tidemark_protocol::trace::TARGET;
 use tidemark_protocol::{
     Bookmark, BookmarkError, DatabaseId, Delivered, Execute, Executed, Failure, FailureKind,
     Freshness, OnMiss, Position, ReadContract, Rules, Statement, Why,
 };
 use tokio::time::{sleep_until, timeout_at};
+use tracing::field::{self, Empty};
+use tracing::{Instrument, Span, debug_span};
 
 use crate::copy::{Copy, Item, Open};
 use crate::core::Core;
@@ -136,7 +139,12 @@ impl Read<'_> {
                     self.core.metrics().wait("hopeless", took);
                     return Ok(forward(self.core, Why::Predicted));
                 }
-                Verdict::Wait | Verdict::Wake => self.wait().await,
+                Verdict::Wait | Verdict::Wake => {
+                    let span = self.wait_span();
+                    let verdict = self.wait().instrument(span.clone()).await;
+                    span.record("met", verdict == Verdict::Read);
+                    verdict
+                }
             };
         }
     }
@@ -171,6 +179,18 @@ impl Read<'_> {
             ..soundings.outlook()
         };
         verdict(Some(&outlook))
+    }
+
+    /// The span around waiting, for whom it may concern.
+    fn wait_span(&self) -> Span {
+        debug_span!(
+            target: TARGET,
+            "wait",
+            db = %self.request.database,
+            request = self.request.request.map(field::display),
+            wanted = self.wanted.map(field::display),
+            met = Empty,
+        )
     }
 
     /// Waits until the copy meets the contract, or time is up, or what it lacks is not about to come.

@@ -124,6 +124,16 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
 
+    /// Base URL of a collector that gets the spans of requests over OTLP, such as http://127.0.0.1:4318
+    /// [default: none gets them]
+    #[arg(long, env = "TIDEMARK_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+
+    /// Share of the traces begun at this node that are kept, 0 to 1; a request that comes in a trace is kept if
+    /// that is [default: 1]
+    #[arg(long, env = "TIDEMARK_OTLP_RATIO", value_name = "SHARE")]
+    pub(crate) otlp_ratio: Option<f64>,
+
     /// How long requests in flight may take to end after a signal to stop [default: 10s]
     #[arg(long, env = "TIDEMARK_STOP_DEADLINE", value_name = "TIME")]
     pub(crate) stop_deadline: Option<Period>,
@@ -204,6 +214,8 @@ impl Settings {
             cluster_secret_file,
             log,
             log_format,
+            otlp_endpoint,
+            otlp_ratio,
             stop_deadline,
             body_size,
             requests,
@@ -237,6 +249,8 @@ impl Settings {
         overwrite(&mut config.cluster_secret_file, cluster_secret_file);
         overwrite(&mut config.log, log);
         overwrite(&mut config.log_format, log_format);
+        overwrite(&mut config.otlp_endpoint, otlp_endpoint);
+        overwrite(&mut config.otlp_ratio, otlp_ratio);
         overwrite(&mut config.stop_deadline, stop_deadline);
         overwrite(&mut config.body_bytes, body_size);
         overwrite(&mut config.requests, requests);

@@ -201,18 +201,22 @@ fn all_problems_are_told_at_once() {
         ["--cluster", "two words"],
         ["--readers", "0"],
         ["--page-cache", "1KiB"],
+        ["--otlp-endpoint", "collector:4318"],
+        ["--otlp-ratio", "1.5"],
     ];
     let found = problems(&line.concat(), Role::Replica);
     for (problem, start) in found.iter().zip([
         "advertise: 'http://host/path' is not of the form",
         "upstream: 'localhost:8787' is not of the form",
         "cluster: 'two words' is not a cluster name",
+        "otlp-endpoint: 'collector:4318' is not of the form",
+        "otlp-ratio: is 1.5, expected 0 to 1",
         "page-cache: is 1024, expected 65536 to",
         "readers: is 0, expected 1 to",
     ]) {
         assert!(problem.starts_with(start), "{problem}, expected {start}");
     }
-    assert_eq!(found.len(), 5);
+    assert_eq!(found.len(), 7);
 }
 
 #[test]

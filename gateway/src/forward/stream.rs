@@ -17,7 +17,9 @@ use http_body::{Frame, SizeHint};
 use tidemark_protocol::contract::DEADLINE_MAX;
 use tidemark_protocol::{Failure, FailureKind, Node};
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{Instrument, warn};
+
+use crate::trace;
 
 use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, cannot_ask, returned, unavailable};
 
@@ -58,30 +60,35 @@ impl Forwarder {
             body: Mutex::new(body),
             moved: Arc::clone(&moved),
         };
+        let name = self.made_up();
+        let span = trace::forward(&upstream, Some(name));
         let request = self
             .streams
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&head.headers, Some(self.made_up()), DEADLINE_MAX))
+            .headers(self.outgoing_headers(&span, &head.headers, Some(name), DEADLINE_MAX))
             .body(reqwest::Body::wrap(body))
             .build()
             .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
         self.handles.metrics.forwarded();
         tokio::select! {
-            sent = self.streams.execute(request) => match sent {
-                Ok(answer) => Ok(returned(answer)),
+            sent = self.streams.execute(request).instrument(span.clone()) => match sent {
+                Ok(answer) => {
+                    trace::answered(&span, answer.status().as_u16());
+                    Ok(returned(answer))
+                }
                 Err(error) => {
                     // The path is a secret.
                     let error = error.without_url();
-                    warn!(%upstream, %error, "a body was not passed on well");
+                    warn!(%upstream, request = %name, %error, "a body was not passed on well");
                     Err(unavailable(format!("{upstream} cannot be reached")))
                 }
             },
             () = pause(&moved) => {
-                warn!(%upstream, "a body is stuck on its way");
+                warn!(%upstream, request = %name, "a body is stuck on its way");
                 Err(unavailable(format!("nothing moves to {upstream}")))
             }
             () = sleep(TOTAL_MAX) => {
-                warn!(%upstream, "a body takes too long on its way");
+                warn!(%upstream, request = %name, "a body takes too long on its way");
                 let text = format!("the body did not reach {upstream} within {TOTAL_MAX:?}");
                 Err(Failure::new(FailureKind::Deadline, text))
             }

@@ -18,11 +18,14 @@ use std::time::Duration;
 
 use tidemark_protocol::node::Answer;
 use tidemark_protocol::render::ServedBy;
+use tidemark_protocol::trace::TARGET;
 use tidemark_protocol::{
     Bookmark, DatabaseId, Delivered, Execute, Failure, FailureKind, OnMiss, Position, ReadContract,
     Rules,
 };
 use tokio::time::{Instant, timeout_at};
+use tracing::field::{self, Empty};
+use tracing::{Instrument, debug_span};
 
 use super::reading::Read;
 use crate::cell::Primary;
@@ -133,7 +136,17 @@ impl Primary {
         if position.is_some_and(|position| position.reached(&wanted)) {
             return Ok(());
         }
-        let outcome = self.reaches(request, wanted).await;
+        let span = debug_span!(
+            target: TARGET,
+            "wait",
+            db = %request.database,
+            request = request.request.map(field::display),
+            %wanted,
+            met = Empty,
+        );
+        let outcome = self.reaches(request, wanted);
+        let outcome = outcome.instrument(span.clone()).await;
+        span.record("met", outcome.is_ok());
         let took = begun.elapsed();
         self.context.metrics.waited(outcome.is_ok(), took);
         outcome

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::remembered::Remembered;
+use super::spans::Spans;
 use super::writer::{PipelineContext, Writer};
 use crate::databases::HighestProposed;
 use crate::metrics::Stage;
@@ -220,6 +221,7 @@ impl Line {
         let name = request.request;
         let metrics = Arc::clone(&self.context.metrics);
         let place = metrics.queue();
+        let mut spans = Spans::begin(self.id, term, name);
         let queued = Instant::now();
         let job = {
             let claim = Arc::clone(&claim);
@@ -227,7 +229,8 @@ impl Line {
                 drop(place);
                 if claim.begin() {
                     metrics.stage(Stage::Queue, queued.elapsed());
-                    writer.execute(&request, after, term, deadline.into_std(), answer);
+                    spans.enter(Stage::Execute);
+                    writer.execute(&request, after, term, deadline.into_std(), answer, spans);
                 }
             }
         };

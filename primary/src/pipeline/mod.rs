@@ -22,6 +22,7 @@
 
 mod line;
 mod remembered;
+mod spans;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;

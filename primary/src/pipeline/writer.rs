@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::line::{Line, Written, unknown};
 use super::remembered::Remembered;
+use super::spans::{self, Spans};
 use crate::cell::Environment;
 use crate::consensus::{Command, Consensus, Proposed};
 use crate::databases::HighestProposed;
@@ -88,6 +89,7 @@ struct InFlight {
     answer: Result<Written, Failure>,
     waiters: Vec<Waiter>,
     since: Instant,
+    spans: Spans,
 }
 
 /// Committed transactions did not reach the files.
@@ -162,8 +164,10 @@ impl Writer {
         term: Term,
         deadline: Instant,
         waiter: Waiter,
+        spans: Spans,
     ) {
         let Some(waiter) = self.earlier_try(request.request, waiter) else {
+            spans.repeated();
             return;
         };
         let began = Instant::now();
@@ -171,15 +175,15 @@ impl Writer {
         self.context.metrics.stage(Stage::Execute, began.elapsed());
         match ran {
             Ok((rendered, transaction)) => {
-                self.propose(request.request, term, rendered, transaction, waiter)
+                self.propose(request.request, term, rendered, transaction, waiter, spans)
             }
-            Err(failure) => self.refuse(failure, waiter),
+            Err(failure) => self.refuse(failure, waiter, spans),
         }
         self.meter.overlay(self.owner.overlay_bytes());
     }
 
     /// Answers a request that failed: once what it saw is committed, if it says anything about that.
-    fn refuse(&mut self, failure: Failure, waiter: Waiter) {
+    fn refuse(&mut self, failure: Failure, waiter: Waiter, mut spans: Spans) {
         let tip = self
             .owner
             .tip()
@@ -193,10 +197,14 @@ impl Writer {
                     answer: Err(failure),
                     waiters: vec![waiter],
                     since: Instant::now(),
+                    spans,
                 });
             }
-            // A waiter that is gone wants no answer.
-            _ => drop(waiter.send(Err(failure))),
+            _ => {
+                spans.answered(Err(failure.kind.name()));
+                // A waiter that is gone wants no answer.
+                drop(waiter.send(Err(failure)));
+            }
         }
     }
 
@@ -290,7 +298,10 @@ impl Writer {
         rendered: Rendered,
         transaction: Option<Transaction>,
         waiter: Waiter,
+        mut spans: Spans,
     ) {
+        spans.enter(Stage::Replicate);
+        let stage = spans.stage();
         let up_to = self
             .owner
             .tip()
@@ -315,6 +326,7 @@ impl Writer {
             answer,
             waiters,
             since: Instant::now(),
+            spans,
         });
         match transaction {
             None => self.answer(),
@@ -328,7 +340,7 @@ impl Writer {
                     let Some(line) = line.upgrade() else { return };
                     match outcome {
                         // Step 4 brings it, in log order, through the state machine.
-                        Proposed::Committed { .. } => return,
+                        Proposed::Committed { index } => return spans::committed(&stage, index),
                         Proposed::Refused(_) => {
                             line.refused(up_to, "it was not taken into the log")
                         }
@@ -359,7 +371,7 @@ impl Writer {
         }
         let mut acknowledged: Option<Seq> = None;
         let mut foreign: Vec<Transaction> = Vec::new();
-        let mut mine = self.in_flight.iter().filter(|entry| entry.proposed);
+        let mut mine = self.in_flight.iter_mut().filter(|entry| entry.proposed);
         let mut next_of_mine = mine.next();
         let transactions = committed.len();
         for transaction in committed {
@@ -369,6 +381,7 @@ impl Writer {
                 Some(entry) if foreign.is_empty() && entry.up_to == next => {
                     let metrics = &self.context.metrics;
                     metrics.stage(Stage::Replicate, entry.since.elapsed());
+                    entry.spans.enter(Stage::Flush);
                     acknowledged = Some(next.seq);
                     next_of_mine = mine.next();
                 }
@@ -455,11 +468,15 @@ impl Writer {
             .front()
             .is_some_and(|entry| acknowledged.reached(&entry.up_to))
         {
-            let entry = self.in_flight.pop_front().expect("looked at above");
+            let mut entry = self.in_flight.pop_front().expect("looked at above");
             if entry.proposed {
                 self.context.metrics.committed(entry.since.elapsed());
                 self.meter.committed();
             }
+            let outcome = entry.answer.as_ref().map(|written| written.position);
+            entry
+                .spans
+                .answered(outcome.map_err(|failure| failure.kind.name()));
             for waiter in entry.waiters {
                 // A waiter that is gone wants no answer.
                 drop(waiter.send(entry.answer.clone()));
@@ -543,8 +560,9 @@ impl Writer {
 
     /// Leaves the first `kept` as they are.
     fn fail_after(&mut self, kept: usize, failure: impl Fn(&InFlight) -> Failure) {
-        for entry in self.in_flight.drain(kept..) {
+        for mut entry in self.in_flight.drain(kept..) {
             let failure = failure(&entry);
+            entry.spans.answered(Err(failure.kind.name()));
             for waiter in entry.waiters {
                 // A waiter that is gone wants no answer.
                 drop(waiter.send(Err(failure.clone())));

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_engine::ApplyError;
-use tidemark_protocol::Transaction;
 use tidemark_protocol::stream::FollowerMessage;
+use tidemark_protocol::trace::TARGET;
+use tidemark_protocol::{DatabaseId, Transaction};
+use tracing::field;
+use tracing::{Span, debug, debug_span};
 
 use super::{Applier, DROPPED_PAUSE, Feed, PAUSE_MIN};
 use crate::copy::{Copy, Item};
@@ -73,8 +76,10 @@ impl Applier {
             return; // sent before the source knew that it is of no use here
         };
         fail::fail_point!("replica::before_apply");
+        let span = apply_span(self.id, transactions);
         match owner.apply(transactions) {
             Ok(position) => {
+                drop(span);
                 fail::fail_point!("replica::after_apply");
                 self.pause = PAUSE_MIN;
                 self.publish(copy, Condition::Following);
@@ -137,4 +142,24 @@ impl Applier {
             self.follow(copy);
         }
     }
+}
+
+/// The span around applying, for whom it may concern: a trace of its own, as many requests may be in it. It names
+/// those that have a name.
+fn apply_span(database: DatabaseId, transactions: &[Transaction]) -> Span {
+    let span = debug_span!(
+        target: TARGET,
+        parent: None,
+        "apply",
+        db = %database,
+        transactions = transactions.len(),
+        position = transactions.last().map(|last| field::display(last.header().next)),
+    );
+    if !span.is_disabled() {
+        let named = transactions.iter().filter_map(|one| one.header().request);
+        for request in named {
+            debug!(target: TARGET, parent: &span, %request, "applies");
+        }
+    }
+    span
 }

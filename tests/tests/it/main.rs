@@ -25,6 +25,7 @@ mod read_replication;
 mod same_files;
 mod sessions;
 mod sqlite3;
+mod tracing;
 mod transfer;
 
 /// The `tidemark` program as cargo built it for these tests.
