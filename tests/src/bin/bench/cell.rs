@@ -140,10 +140,10 @@ async fn round(
 }
 
 /// What a voter has spent since its start.
-struct Account {
+pub(crate) struct Account {
     cpu_seconds: f64,
     log_fsyncs: f64,
-    log_bytes: f64,
+    pub(crate) log_bytes: f64,
     file_bytes: f64,
 }
 
@@ -155,7 +155,7 @@ async fn accounts(cell: &Cell) -> anyhow::Result<Vec<Account>> {
     Ok(accounts)
 }
 
-async fn account(voter: &Node) -> anyhow::Result<Account> {
+pub(crate) async fn account(voter: &Node) -> anyhow::Result<Account> {
     let metrics = voter.api().get("/metrics").await?.text;
     let figure = |name: &str| {
         let line = metrics

@@ -13,6 +13,7 @@
 //! as processes of their own; their CPU time is the kernel's account of them.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // its purpose; and it may fail loudly
 
+mod append;
 mod cell;
 mod empty;
 mod http;
@@ -40,8 +41,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Point reads, ranges and durable updates over HTTP at 1, 16 and 64 connections, beside an axum handler that
-    /// does nothing but return the same bytes. Rounds alternate between servers.
+    /// Point reads, ranges and durable updates over HTTP at several numbers of connections, beside axum handlers
+    /// that do nothing but return bytes, and appends to the same disk. Rounds alternate between them.
     Http {
         /// Seconds per round.
         #[arg(long, default_value = "2")]

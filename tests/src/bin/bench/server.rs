@@ -1,6 +1,6 @@
 //! The servers under load, as processes of their own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,12 +12,14 @@ pub(crate) struct Empty {
 }
 
 impl Empty {
-    /// Starts this program as the handler that does nothing.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts this program as the handler that does nothing but return `answer`.
+    pub(crate) fn start(answer: &[u8]) -> anyhow::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("empty")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        process.stdin.take().unwrap().write_all(answer)?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line)?;
         Ok(Self {
