@@ -104,6 +104,8 @@ impl Bookmark {
     /// Characters of the text form.
     pub const TEXT_LENGTH: usize = 8 + 1 + 8 + 1 + 8 + 1 + 32;
     const DASHES: [usize; 3] = [8, 17, 26];
+    /// Bytes of the fields before which one stands.
+    const DASHED: [usize; 3] = [4, 8, 12];
 
     /// The bookmark of `position` of `database`, signed with the cluster's key.
     pub fn issue(key: &BookmarkKey, database: DatabaseId, position: Position) -> Self {
@@ -136,6 +138,31 @@ impl Bookmark {
         Ok(position)
     }
 
+    /// The text form.
+    pub fn text(&self) -> [u8; Self::TEXT_LENGTH] {
+        // By hand: every answer carries one, and six formatted fields cost as much as its headers.
+        let Position {
+            epoch,
+            seq,
+            checksum,
+        } = self.position;
+        let mut fields = [0; 28];
+        fields[..4].copy_from_slice(&epoch.0.to_be_bytes());
+        fields[4..12].copy_from_slice(&seq.0.to_be_bytes());
+        fields[12..16].copy_from_slice(&self.tag.to_be_bytes());
+        fields[16..24].copy_from_slice(&checksum.0.to_be_bytes());
+        fields[24..].copy_from_slice(&self.check.to_be_bytes());
+        let mut text = [b'-'; Self::TEXT_LENGTH];
+        let mut at = 0;
+        for (index, byte) in fields.into_iter().enumerate() {
+            at += usize::from(Self::DASHED.contains(&index));
+            text[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            text[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
+            at += 2;
+        }
+        text
+    }
+
     /// The position it claims, unverified: for display alone.
     pub fn claimed(&self) -> Position {
         self.position
@@ -144,25 +171,7 @@ impl Bookmark {
 
 impl fmt::Display for Bookmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: every answer carries one, and six formatted fields cost as much as its headers.
-        let Position {
-            epoch,
-            seq,
-            checksum,
-        } = self.position;
-        let mut digits = [0; 28];
-        digits[..4].copy_from_slice(&epoch.0.to_be_bytes());
-        digits[4..12].copy_from_slice(&seq.0.to_be_bytes());
-        digits[12..16].copy_from_slice(&self.tag.to_be_bytes());
-        digits[16..24].copy_from_slice(&checksum.0.to_be_bytes());
-        digits[24..].copy_from_slice(&self.check.to_be_bytes());
-        let mut text = [b'-'; Self::TEXT_LENGTH];
-        let places = (0..Self::TEXT_LENGTH).filter(|at| !Self::DASHES.contains(at));
-        let nibbles = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        for (at, nibble) in places.zip(nibbles) {
-            text[at] = b"0123456789abcdef"[usize::from(nibble)];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("hex digits and dashes"))
+        f.write_str(std::str::from_utf8(&self.text()).expect("hex digits and dashes"))
     }
 }
 

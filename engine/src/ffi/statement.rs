@@ -177,24 +177,25 @@ impl Prepared {
         let Ok(column) = c_int::try_from(column) else {
             return ValueRef::Null;
         };
-        // SAFETY: the statement is alive. Texts and blobs stay valid until the next step, reset or
-        // conversion of the same column; the borrow of `self` ends before any of these. The pointer
-        // is asked for before the length, as SQLite's manual wants it.
+        // SAFETY: the statement is alive, and so is the value until the next step or reset, with its text or blob;
+        // the borrow of `self` ends before any of these. That it is "unprotected" means that no lock of SQLite
+        // guards it, of which connections here have none: `&mut self` is what makes this its only use. The pointer is
+        // asked for before the length, as SQLite's manual wants it. Of the value, not of the column, which would be
+        // looked up again for each question.
         unsafe {
+            let value = c::sqlite3_column_value(self.raw, column);
             let bytes = |data: *const u8| {
                 if data.is_null() {
                     return &[][..]; // an empty blob
                 }
-                let length = c::sqlite3_column_bytes(self.raw, column);
+                let length = c::sqlite3_value_bytes(value);
                 std::slice::from_raw_parts(data, usize::try_from(length).unwrap_or(0))
             };
-            match c::sqlite3_column_type(self.raw, column) {
-                c::SQLITE_INTEGER => ValueRef::Integer(c::sqlite3_column_int64(self.raw, column)),
-                c::SQLITE_FLOAT => ValueRef::Real(c::sqlite3_column_double(self.raw, column)),
-                c::SQLITE_TEXT => ValueRef::Text(bytes(c::sqlite3_column_text(self.raw, column))),
-                c::SQLITE_BLOB => {
-                    ValueRef::Blob(bytes(c::sqlite3_column_blob(self.raw, column).cast()))
-                }
+            match c::sqlite3_value_type(value) {
+                c::SQLITE_INTEGER => ValueRef::Integer(c::sqlite3_value_int64(value)),
+                c::SQLITE_FLOAT => ValueRef::Real(c::sqlite3_value_double(value)),
+                c::SQLITE_TEXT => ValueRef::Text(bytes(c::sqlite3_value_text(value))),
+                c::SQLITE_BLOB => ValueRef::Blob(bytes(c::sqlite3_value_blob(value).cast())),
                 _ => ValueRef::Null,
             }
         }

@@ -100,7 +100,47 @@ pub(super) fn base64_object(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Milliseconds with four decimals at most, as D1 has them.
+#[expect(clippy::cast_possible_truncation, reason = "below 10^15, and digits")]
 pub(super) fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
+    /// Up to here a double has all digits, so that these are what JavaScript prints.
+    const EXACT_MAX: u128 = 999_999_999_999_999;
     let tenths_of_us = duration.as_nanos() / 100;
-    double(out, tenths_of_us as f64 / 10_000.0);
+    if tenths_of_us > EXACT_MAX {
+        return double(out, tenths_of_us as f64 / 10_000.0);
+    }
+    let tenths_of_us = tenths_of_us as u64;
+    integer(out, tenths_of_us / 10_000);
+    let mut rest = tenths_of_us % 10_000;
+    if rest > 0 {
+        out.push(b'.');
+    }
+    let mut digit = 1000;
+    while rest > 0 {
+        out.push(b'0' + (rest / digit) as u8);
+        rest %= digit;
+        digit /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Written without a float, and yet as JavaScript would write that.
+        #[test]
+        fn milliseconds_are_written_as_javascript_writes_the_double(
+            ns in prop_oneof![0..100_000_u64, 0..10_000_000_000_000_u64, any::<u64>()]
+        ) {
+            let (mut written, mut double_written) = (Vec::new(), Vec::new());
+            milliseconds(&mut written, Duration::from_nanos(ns));
+            double(&mut double_written, (ns / 100) as f64 / 10_000.0);
+            prop_assert_eq!(
+                String::from_utf8_lossy(&written),
+                String::from_utf8_lossy(&double_written)
+            );
+        }
+    }
 }
