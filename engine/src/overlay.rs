@@ -81,6 +81,11 @@ impl Overlay {
         self.sealed.take()
     }
 
+    /// Pages of the database after that.
+    pub(crate) fn sealed_pages(&self) -> Option<u32> {
+        self.sealed.as_ref().map(|(_, pages_after)| *pages_after)
+    }
+
     /// Whether the last failure was a transaction that grew too large, and how large.
     pub(crate) fn take_too_large(&mut self) -> Option<usize> {
         self.too_large.take()

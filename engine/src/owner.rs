@@ -50,7 +50,7 @@ use crate::hash::{Ahead, Change, LOCK_PAGE, PageHashes, page_hash};
 use crate::journal::{Found, Journal};
 use crate::overlay::{Overlay, PAGES_BYTES_MAX};
 use crate::shared::Shared;
-use crate::sql::{Access, RunError, Sql, Terms, engine_error};
+use crate::sql::{Access, Ran, RunError, Sql, Terms, engine_error};
 
 /// Fewest differing pages of the tip that are worth a sweep.
 const TIP_PAGES_SWEPT: usize = 4096;
@@ -324,8 +324,13 @@ impl Owner {
                 }
             },
         };
-        let count = self.sql.run(statements, terms, sink)?;
-        self.sql.commit(count - 1)
+        let Ran { count, unended } = self.sql.run(statements, terms, sink)?;
+        self.sql.commit(count - 1)?;
+        if let Some(last) = unended {
+            let sealed = self.lock().map_err(RunError::Storage)?.sealed_pages();
+            last.end(sealed.unwrap_or(pages), sink)?;
+        }
+        Ok(())
     }
 
     /// Makes the record of a transaction that SQLite has committed into the overlay.
@@ -374,6 +379,9 @@ impl Owner {
     /// Every page by which the database grows must be in the record, or copies that once had more pages
     /// would differ from those that never had. SQLite writes them all; this makes sure.
     fn fill_growth(&self, pages: &mut TransactionBuilder, pages_after: u32) {
+        if pages_after <= self.tip.page_count() {
+            return;
+        }
         let grown = (self.tip.page_count() + 1..=pages_after).map(PageNo);
         let missing: Vec<PageNo> = {
             let given: std::collections::HashSet<PageNo> = (0..pages.image_count())

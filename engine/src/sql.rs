@@ -15,10 +15,12 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
 use tidemark_protocol::{PAGE_SIZE, Rules, Statement, Value, ValueRef};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::blank::skip_blank;
 use crate::caches::Untold;
@@ -118,8 +120,43 @@ struct Run<'a> {
     statement: usize,
     /// Where in its text the statement in hand begins.
     start: usize,
+    /// Whether the text in hand is the last.
+    in_last_text: bool,
     /// Pages of the database since.
     pages: Option<u32>,
+    /// The last statement, if its end is left to the caller.
+    unended: Option<Unended>,
+}
+
+/// Statements that ran.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// How many.
+    pub(crate) count: usize,
+    /// The last of them, if it writes: the sink has yet to hear of its end.
+    pub(crate) unended: Option<Unended>,
+}
+
+/// The last statement of a request that writes. How many pages the database has then, the commit tells for nothing;
+/// to ask SQLite costs as much as the statement, for a PRAGMA is compiled each time it runs.
+#[derive(Debug)]
+pub(crate) struct Unended {
+    /// But for what depends on the pages.
+    statistics: StatementStatistics,
+    pages_before: u32,
+}
+
+impl Unended {
+    /// Tells the sink of its end.
+    pub(crate) fn end<S: ResultSink>(self, pages: u32, sink: &mut S) -> Result<(), AnswerLimit> {
+        let Self {
+            mut statistics,
+            pages_before,
+        } = self;
+        statistics.changed_db |= pages != pages_before;
+        statistics.size_after = u64::from(pages) * PAGE_SIZE as u64;
+        sink.end_statement(&statistics)
+    }
 }
 
 impl Run<'_> {
@@ -298,14 +335,13 @@ impl Sql {
         }))
     }
 
-    /// Runs the statements of one request. Returns how many there were. Call [`Sql::switch_back`] once
-    /// the transaction around it has ended.
+    /// Runs the statements of one request. Call [`Sql::switch_back`] once the transaction around it has ended.
     pub(crate) fn run<S: ResultSink>(
         &mut self,
         statements: &[Statement],
         terms: Terms<'_>,
         sink: &mut S,
-    ) -> Result<usize, RunError> {
+    ) -> Result<Ran, RunError> {
         let Control {
             deadline,
             steps_max,
@@ -316,12 +352,15 @@ impl Sql {
             terms,
             statement: 0,
             start: 0,
+            in_last_text: false,
             pages: None,
+            unended: None,
         };
         let result = statements
             .iter()
             .enumerate()
             .try_for_each(|(index, text)| {
+                run.in_last_text = index + 1 == statements.len();
                 let result = self.run_text(text, &mut run, sink);
                 result.map_err(|error| error.in_text(index))
             })
@@ -338,6 +377,10 @@ impl Sql {
                 }
                 Ok(count)
             });
+        let result = result.map(|count| Ran {
+            count,
+            unended: run.unended,
+        });
         self.connection.unbound();
         if result.is_err() {
             sink.reset();
@@ -373,7 +416,8 @@ impl Sql {
         }
         if let Some(mut prepared) = prepared {
             run.start = text.sql.len() - skip_blank(&text.sql).len();
-            let result = self.run_one(&mut prepared, &text.params, run, sink);
+            let is_last = run.in_last_text;
+            let result = self.run_one(&mut prepared, &text.params, is_last, run, sink);
             self.cached.put(&text.sql, prepared);
             return result;
         }
@@ -409,7 +453,8 @@ impl Sql {
             let is_last = is_whole(after);
             if let Some(mut prepared) = prepared {
                 if is_last {
-                    let result = self.run_one(&mut prepared, &text.params, run, sink);
+                    let is_last = run.in_last_text;
+                    let result = self.run_one(&mut prepared, &text.params, is_last, run, sink);
                     let is_only = skip_blank(&text.sql).len() == sql.len();
                     // A PRAGMA may do its work when it is compiled, so it must be, each time. What a script may hold
                     // is judged when it is compiled, and not allowed in a request.
@@ -424,7 +469,7 @@ impl Sql {
                                    the last statement can have parameters.";
                     return Err(RunError::Sql(own_words(message, run.statement)));
                 }
-                self.run_one(&mut prepared, &[], run, sink)?;
+                self.run_one(&mut prepared, &[], false, run, sink)?;
             }
             if (is_last || used == 0) && run.statement == before {
                 return Err(RunError::Sql(own_words(NO_STATEMENT, before)));
@@ -477,6 +522,7 @@ impl Sql {
         &mut self,
         prepared: &mut Prepared,
         params: &[Value],
+        is_last: bool,
         run: &mut Run<'_>,
         sink: &mut S,
     ) -> Result<(), RunError> {
@@ -514,30 +560,36 @@ impl Sql {
 
         let changes = self.connection.total_changes() - changes_before;
         let last_row_id = self.connection.last_insert_rowid();
-        if !is_read_only {
-            run.pages = Some(self.page_count().map_err(RunError::Storage)?);
-        }
-        // Of a reader the page count is known only now: the snapshot came with the first step.
-        let pages_after = run.pages();
         let schema_changed = match schema_before {
             Some(before) => self.schema_version().map_err(RunError::Storage)? != before,
             None => false,
         };
         let changed_db = !is_read_only
-            && (changes != 0
-                || rows_written != 0
-                || last_row_id != rowid_before
-                || pages_after != pages_before
-                || schema_changed);
-        sink.end_statement(&StatementStatistics {
+            && (changes != 0 || rows_written != 0 || last_row_id != rowid_before || schema_changed);
+        let mut statistics = StatementStatistics {
             duration,
             changes,
             last_row_id,
             changed_db,
-            size_after: u64::from(pages_after) * PAGE_SIZE as u64,
+            size_after: 0,
             rows_read,
             rows_written,
-        })?;
+        };
+        if !is_read_only && is_last {
+            run.unended = Some(Unended {
+                statistics,
+                pages_before,
+            });
+            return Ok(());
+        }
+        if !is_read_only {
+            run.pages = Some(self.page_count().map_err(RunError::Storage)?);
+        }
+        // Of a reader the page count is known only now: the snapshot came with the first step.
+        let pages_after = run.pages();
+        statistics.changed_db |= !is_read_only && pages_after != pages_before;
+        statistics.size_after = u64::from(pages_after) * PAGE_SIZE as u64;
+        sink.end_statement(&statistics)?;
         Ok(())
     }
 
@@ -705,7 +757,8 @@ impl Drop for Sql {
 /// Prepared statements by text, least recently used first out.
 #[derive(Debug)]
 struct StatementCache {
-    statements: HashMap<Box<str>, Cached>,
+    /// By the hash of their text. Of two with the same one the later stays.
+    statements: HashMap<u64, Cached, BuildHasherDefault<AsItIs>>,
     capacity: usize,
     clock: u64,
 }
@@ -713,6 +766,7 @@ struct StatementCache {
 /// A cached statement; absent while it runs.
 #[derive(Debug)]
 struct Cached {
+    text: Box<str>,
     prepared: Option<Prepared>,
     last_used: u64,
 }
@@ -720,24 +774,27 @@ struct Cached {
 impl StatementCache {
     fn new(capacity: usize) -> Self {
         Self {
-            statements: HashMap::new(),
+            statements: HashMap::default(),
             capacity,
             clock: 0,
         }
     }
 
     fn take(&mut self, sql: &str) -> Option<Prepared> {
-        self.statements.get_mut(sql)?.prepared.take()
+        let cached = self.statements.get_mut(&hash(sql))?;
+        cached.prepared.take_if(|_| *cached.text == *sql)
     }
 
     fn put(&mut self, sql: &str, prepared: Prepared) {
         self.clock += 1;
         let last_used = self.clock;
-        if let Some(cached) = self.statements.get_mut(sql) {
-            *cached = Cached {
-                prepared: Some(prepared),
-                last_used,
-            };
+        let hash = hash(sql);
+        if let Some(cached) = self.statements.get_mut(&hash) {
+            if *cached.text != *sql {
+                cached.text = sql.into();
+            }
+            cached.prepared = Some(prepared);
+            cached.last_used = last_used;
             return;
         }
         if self.capacity == 0 {
@@ -748,16 +805,39 @@ impl StatementCache {
                 .statements
                 .iter()
                 .min_by_key(|(_, cached)| cached.last_used);
-            if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
+            if let Some(oldest) = oldest.map(|(hash, _)| *hash) {
                 self.statements.remove(&oldest);
             }
         }
         self.statements.insert(
-            sql.into(),
+            hash,
             Cached {
+                text: sql.into(),
                 prepared: Some(prepared),
                 last_used,
             },
         );
+    }
+}
+
+fn hash(sql: &str) -> u64 {
+    xxh3_64(sql.as_bytes())
+}
+
+/// For keys that are hashes.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use libsql_ffi as c;
@@ -78,6 +78,19 @@ pub(crate) struct Connection {
 // beside it in `Sql` and move with it.
 unsafe impl Send for Connection {}
 
+/// Initialises SQLite, which must come first (`libsql_open_v3` allocates before it does so itself). Without
+/// its account of memory: nobody asks for it, and each allocation would take a lock that all databases share.
+fn initialize() -> Result<(), Code> {
+    static CODE: OnceLock<c_int> = OnceLock::new();
+    // SAFETY: nothing of SQLite is used before this, nor are its settings changed afterwards; the option takes one
+    // int. Should it be refused, allocations cost more.
+    let code = CODE.get_or_init(|| unsafe {
+        let _ = c::sqlite3_config(c::SQLITE_CONFIG_MEMSTATUS, 0 as c_int);
+        c::sqlite3_initialize()
+    });
+    Code::check(*code)
+}
+
 impl Connection {
     /// Opens the file at `path` over `wal`. Does not read it yet.
     pub(crate) fn open<W: VirtualWal>(
@@ -93,12 +106,9 @@ impl Connection {
         };
         let flags = c::SQLITE_OPEN_READWRITE | c::SQLITE_OPEN_NOMUTEX | c::SQLITE_OPEN_EXRESCODE;
         let mut raw = ptr::null_mut();
-        // SAFETY: initialising is idempotent and must come first (libsql_open_v3 allocates before it
-        // initialises). The strings outlive the call; the manager's data passes to SQLite.
-        let code = unsafe {
-            Code::check(c::sqlite3_initialize())?;
-            c::libsql_open_v3(path.as_ptr(), &mut raw, flags, vfs, manager(wal))
-        };
+        initialize()?;
+        // SAFETY: the strings outlive the call; the manager's data passes to SQLite.
+        let code = unsafe { c::libsql_open_v3(path.as_ptr(), &mut raw, flags, vfs, manager(wal)) };
         let connection = Self {
             raw,
             context: Arc::default(),

@@ -391,6 +391,37 @@ fn readers_report_the_size_of_their_snapshot() {
     );
 }
 
+/// Of the last statement it is known only by the commit; a batch and a lone one must say the same.
+#[test]
+fn writes_report_the_size_that_they_lead_to() {
+    let sizes = |texts: &[&str]| -> Vec<(u64, bool)> {
+        let mut node = Node::new();
+        node.commit("CREATE TABLE t(a)");
+        let mut all = Vec::new();
+        for text in texts {
+            let (transaction, rows) = node.execute(text);
+            let statistics = rows.statements.iter().map(|of| of.statistics);
+            all.extend(statistics.map(|of| (of.size_after, of.changed_db)));
+            if let Some(transaction) = transaction {
+                let pages = u64::from(transaction.header().pages_after);
+                assert_eq!(all.last().map(|last| last.0), Some(pages * 4096), "{text}");
+            }
+        }
+        all
+    };
+    let statements = [
+        "INSERT INTO t VALUES(zeroblob(100000))",
+        "UPDATE t SET a = zeroblob(300000)",
+        "UPDATE t SET a = 1 WHERE rowid = 99",
+        "DROP TABLE t",
+    ];
+    let one_by_one = sizes(&statements);
+    assert_eq!(one_by_one, sizes(&[&statements.join(";")]));
+    let (sizes, changed): (Vec<u64>, Vec<bool>) = one_by_one.into_iter().unzip();
+    assert!(sizes[0] > 100_000 && sizes[1] > sizes[0] + 190_000 && sizes[2] == sizes[1]);
+    assert_eq!(changed, [true, true, false, true]);
+}
+
 #[test]
 fn a_write_on_a_reader_is_sent_to_the_owner() {
     let mut node = Node::new();
