@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -70,36 +71,38 @@ impl<N: Node> Gateway<N> {
 
     /// Does `work` for a request with this head: checks the token, takes a place, and makes an
     /// envelope of whatever goes wrong.
-    pub(crate) async fn answer(
+    ///
+    /// Trap: the futures of handlers are large, and an `async fn` that takes one holds it twice. So `work` is boxed
+    /// here, before anything is awaited.
+    pub(crate) fn answer(
         &self,
         route: Route,
         head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
-    ) -> Response {
-        self.answer_as(envelope::failure, route, head, work).await
+    ) -> impl Future<Output = Response> {
+        self.answer_as(envelope::failure, route, head, work)
     }
 
     /// The same, with `refuse` to make an answer of what goes wrong.
-    pub(crate) async fn answer_as(
+    pub(crate) fn answer_as(
         &self,
         refuse: fn(&Failure) -> Response,
         route: Route,
         head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
-    ) -> Response {
+    ) -> impl Future<Output = Response> {
         let admitted = self.tokens.check(head);
-        self.frame(refuse, route, head, admitted, work).await
+        self.frame(refuse, route, head, admitted, Box::pin(work))
     }
 
     /// The same for whoever has a link, which is as good as a token for what it leads to.
-    pub(crate) async fn answer_link(
+    pub(crate) fn answer_link(
         &self,
         route: Route,
         head: &Parts,
         work: impl Future<Output = Result<Response, Failure>>,
-    ) -> Response {
-        self.frame(envelope::failure, route, head, Ok(()), work)
-            .await
+    ) -> impl Future<Output = Response> {
+        self.frame(envelope::failure, route, head, Ok(()), Box::pin(work))
     }
 
     async fn frame(
@@ -108,12 +111,11 @@ impl<N: Node> Gateway<N> {
         route: Route,
         head: &Parts,
         admitted: Result<(), Failure>,
-        work: impl Future<Output = Result<Response, Failure>>,
+        // Boxed also because handlers around a node's futures nest deeper than the compiler is ready to follow.
+        work: Pin<Box<impl Future<Output = Result<Response, Failure>>>>,
     ) -> Response {
         let counted = self.handles.metrics.begin(route);
         let span = trace::request(route, head, admitted.is_ok());
-        // Handlers around a node's futures nest deeper than the compiler is ready to follow.
-        let work = Box::pin(work);
         let admitted = async {
             admitted?;
             let _place = self.gate.enter()?;

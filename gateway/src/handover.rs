@@ -15,18 +15,22 @@ use crate::gateway::panic_text;
 const LATENESS_MAX: Duration = Duration::from_secs(1);
 
 /// What became of `work`, which may change something and promised to end within `deadline`.
-pub(crate) async fn settled<T>(
+///
+/// Boxes it before anything is awaited: a node's future is large, and each frame around it would hold it once more.
+pub(crate) fn settled<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let guarded = AssertUnwindSafe(work).catch_unwind();
-    match timeout(deadline.saturating_add(LATENESS_MAX), guarded).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => {
-            error!(panic = panic_text(&*panic), "node panicked at work");
-            Err(unknown("the node failed during the request"))
+) -> impl Future<Output = Result<T, Failure>> {
+    let guarded = AssertUnwindSafe(Box::pin(work)).catch_unwind();
+    async move {
+        match timeout(deadline.saturating_add(LATENESS_MAX), guarded).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => {
+                error!(panic = panic_text(&*panic), "node panicked at work");
+                Err(unknown("the node failed during the request"))
+            }
+            Err(_) => Err(unknown("the node did not answer by the deadline")),
         }
-        Err(_) => Err(unknown("the node did not answer by the deadline")),
     }
 }
 

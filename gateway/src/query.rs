@@ -141,7 +141,9 @@ impl Job<'_> {
                 effect: self.effect,
                 is_named: self.effect == Effect::Unclear,
             };
-            match gateway.forwarder.forward(node, outgoing, self.ask).await? {
+            // Boxed: few go this way, and all would carry its future with them.
+            let forwarded = Box::pin(gateway.forwarder.forward(node, outgoing, self.ask));
+            match forwarded.await? {
                 Passed::Undone(_) if search.goes_on(node).await => {}
                 passed @ (Passed::Answered(_) | Passed::Undone(_)) => {
                     let mut response = passed.last_word(node)?;
@@ -186,7 +188,7 @@ impl Job<'_> {
                 };
                 let deadline = execute.deadline;
                 let executed = settled(deadline, gateway.node.execute(execute)).await?;
-                if let (Executed::Answer(answer), Some(query)) = (&executed, query) {
+                if let (Executed::Answer(answer), Some(query)) = (&executed, &query) {
                     let now_ms = gateway.handles.clock.unix_ms();
                     let (tally, bytes) = (&answer.tally, answer.results.len());
                     let statistics = &gateway.statistics;

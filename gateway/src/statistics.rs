@@ -7,7 +7,8 @@
 //! bound the others are in the totals alone.
 //!
 //! Every query passes here twice, so both ways are short: a text that was seen lately is looked up by its hash,
-//! and counting touches one hour of one database.
+//! and counting touches one hour of one database, which has a lock of its own: databases do not wait for each
+//! other, but for the first request of an hour.
 
 mod figures;
 mod text;
@@ -15,7 +16,8 @@ mod text;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tidemark_protocol::render::Tally;
@@ -57,18 +59,18 @@ impl Hour {
 pub(crate) struct Statistics {
     /// Queries by the hash of what they were asked as.
     known: RwLock<HashMap<u64, Arc<str>>>,
-    counts: Mutex<Counts>,
+    counts: RwLock<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     /// In the order in which they are dropped.
-    hours: BTreeMap<(Hour, DatabaseId), HourOfDatabase>,
+    hours: BTreeMap<(Hour, DatabaseId), Mutex<HourOfDatabase>>,
     newest: Option<Hour>,
     /// Of everything in `hours`, about.
-    bytes: usize,
+    bytes: AtomicUsize,
     /// Of those in `hours`.
-    distributions: usize,
+    distributions: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +110,7 @@ impl Statistics {
     pub(crate) fn count(
         &self,
         database: DatabaseId,
-        query: Arc<str>,
+        query: &Arc<str>,
         tally: &Tally,
         answer_bytes: usize,
         unix_ms: u64,
@@ -118,28 +120,20 @@ impl Statistics {
             return;
         }
         let hour = Hour::of(unix_ms);
-        let mut counts = self.lock();
-        counts.advance(hour);
-        let has_room = counts.distributions < DISTRIBUTIONS_MAX;
-        let of_hour = counts.hours.entry((hour, database)).or_default();
-        let distributed = of_hour.total.add(tally, answer_bytes as u64, has_room);
-        let before = of_hour.bytes;
-        if before == 0 {
-            of_hour.bytes = HOUR_BYTES;
-        }
-        if let Some(figures) = of_hour.queries.get_mut(&query) {
-            figures.add(tally);
-        } else if of_hour.queries.len() < QUERIES_PER_HOUR_MAX {
-            let mut figures = QueryFigures::default();
-            figures.add(tally);
-            of_hour.bytes += query.len() + FIGURES_BYTES;
-            of_hour.queries.insert(query, figures);
-        }
-        let grown = of_hour.bytes - before;
-        counts.bytes += grown;
-        counts.distributions += usize::from(distributed);
-        if counts.bytes > BYTES_MAX {
-            counts.shrink(BYTES_LEFT);
+        let counted = {
+            let counts = self.read();
+            let of_hour = counts.of(hour, database);
+            of_hour.map(|of| counts.add(&mut lock(of), query, tally, answer_bytes))
+        };
+        let bytes = counted.unwrap_or_else(|| {
+            let mut counts = self.write();
+            counts.advance(hour);
+            counts.hours.entry((hour, database)).or_default();
+            let of_hour = &counts.hours[&(hour, database)];
+            counts.add(&mut lock(of_hour), query, tally, answer_bytes)
+        });
+        if bytes > BYTES_MAX {
+            self.write().shrink(BYTES_LEFT);
         }
     }
 
@@ -149,10 +143,10 @@ impl Statistics {
         hours: RangeInclusive<Hour>,
         database: Option<DatabaseId>,
     ) -> Vec<(Hour, DatabaseId, HourFigures)> {
-        let counts = self.lock();
+        let counts = self.read();
         let found = counts.within(hours, database);
         found
-            .map(|(hour, database, of_hour)| (hour, database, of_hour.total.clone()))
+            .map(|(hour, database, of_hour)| (hour, database, lock(of_hour).total.clone()))
             .collect()
     }
 
@@ -162,10 +156,10 @@ impl Statistics {
         hours: RangeInclusive<Hour>,
         database: Option<DatabaseId>,
     ) -> Vec<Query> {
-        let counts = self.lock();
+        let counts = self.read();
         let mut sums: HashMap<(DatabaseId, Arc<str>), QueryFigures> = HashMap::new();
         for (_, database, of_hour) in counts.within(hours, database) {
-            for (query, figures) in &of_hour.queries {
+            for (query, figures) in &lock(of_hour).queries {
                 let key = (database, Arc::clone(query));
                 sums.entry(key).or_default().merge(figures);
             }
@@ -179,18 +173,63 @@ impl Statistics {
         sums.into_iter().map(query).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn read(&self) -> RwLockReadGuard<'_, Counts> {
         // Counts are whole between any two statements above.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Counts> {
+        self.counts.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn lock(of_hour: &Mutex<HourOfDatabase>) -> MutexGuard<'_, HourOfDatabase> {
+    of_hour.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Counts {
+    /// What is counted of a database in this hour, if that has begun.
+    fn of(&self, hour: Hour, database: DatabaseId) -> Option<&Mutex<HourOfDatabase>> {
+        let begun = self.newest.is_some_and(|newest| newest >= hour);
+        self.hours.get(&(hour, database)).filter(|_| begun)
+    }
+
+    /// Counts a request. Returns the bytes of everything.
+    fn add(
+        &self,
+        of_hour: &mut HourOfDatabase,
+        query: &Arc<str>,
+        tally: &Tally,
+        answer_bytes: usize,
+    ) -> usize {
+        let has_room = self.distributions.load(Ordering::Relaxed) < DISTRIBUTIONS_MAX;
+        if of_hour.total.add(tally, answer_bytes as u64, has_room) {
+            self.distributions.fetch_add(1, Ordering::Relaxed);
+        }
+        let before = of_hour.bytes;
+        if before == 0 {
+            of_hour.bytes = HOUR_BYTES;
+        }
+        if let Some(figures) = of_hour.queries.get_mut(query) {
+            figures.add(tally);
+        } else if of_hour.queries.len() < QUERIES_PER_HOUR_MAX {
+            let mut figures = QueryFigures::default();
+            figures.add(tally);
+            of_hour.bytes += query.len() + FIGURES_BYTES;
+            of_hour.queries.insert(Arc::clone(query), figures);
+        }
+        let grown = of_hour.bytes - before;
+        if grown == 0 {
+            return self.bytes.load(Ordering::Relaxed);
+        }
+        self.bytes.fetch_add(grown, Ordering::Relaxed) + grown
+    }
+
     fn within(
         &self,
         hours: RangeInclusive<Hour>,
         database: Option<DatabaseId>,
-    ) -> impl Iterator<Item = (Hour, DatabaseId, &HourOfDatabase)> {
+    ) -> impl Iterator<Item = (Hour, DatabaseId, &Mutex<HourOfDatabase>)> {
         self.hours
             .iter()
             .filter(move |((hour, of), _)| {
@@ -210,24 +249,26 @@ impl Counts {
         {
             self.drop_first();
         }
-        for ((hour, _), of_hour) in &mut self.hours {
-            if hour.0 + DISTRIBUTIONS_HOURS_MAX <= now.0 && of_hour.total.drop_distribution() {
-                self.distributions -= 1;
+        for ((hour, _), of_hour) in &self.hours {
+            if hour.0 + DISTRIBUTIONS_HOURS_MAX <= now.0 && lock(of_hour).total.drop_distribution()
+            {
+                self.distributions.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 
     /// Drops the oldest hours until no more than this is left.
     fn shrink(&mut self, bytes: usize) {
-        while self.bytes > bytes && !self.hours.is_empty() {
+        while *self.bytes.get_mut() > bytes && !self.hours.is_empty() {
             self.drop_first();
         }
     }
 
     fn drop_first(&mut self) {
-        if let Some((_, mut dropped)) = self.hours.pop_first() {
-            self.bytes -= dropped.bytes;
-            self.distributions -= usize::from(dropped.total.drop_distribution());
+        if let Some((_, dropped)) = self.hours.pop_first() {
+            let mut dropped = dropped.into_inner().unwrap_or_else(PoisonError::into_inner);
+            *self.bytes.get_mut() -= dropped.bytes;
+            *self.distributions.get_mut() -= usize::from(dropped.total.drop_distribution());
         }
     }
 }
@@ -288,7 +329,7 @@ mod tests {
             "SELECT * FROM t WHERE a = 22",
         ] {
             let query = statistics.identify(&[statement(sql)]);
-            statistics.count(database(1), query, &tally(3, false), 2, 5 * HOUR_MS);
+            statistics.count(database(1), &query, &tally(3, false), 2, 5 * HOUR_MS);
         }
         let found = statistics.queries(Hour(0)..=Hour(9), None);
         assert_eq!(found.len(), 1);
@@ -300,10 +341,9 @@ mod tests {
     fn hours_and_databases_are_told_apart() {
         let statistics = Statistics::default();
         let query = statistics.identify(&[statement("SELECT 1")]);
-        let again = || Arc::clone(&query);
-        statistics.count(database(1), again(), &tally(1, false), 2, HOUR_MS);
-        statistics.count(database(1), again(), &tally(2, true), 2, 2 * HOUR_MS);
-        statistics.count(database(2), again(), &tally(4, false), 2, 2 * HOUR_MS);
+        statistics.count(database(1), &query, &tally(1, false), 2, HOUR_MS);
+        statistics.count(database(1), &query, &tally(2, true), 2, 2 * HOUR_MS);
+        statistics.count(database(2), &query, &tally(4, false), 2, 2 * HOUR_MS);
         let reads = |hours, database| -> Vec<u64> {
             let found = statistics.hours(hours, database);
             found.iter().map(|(.., total)| total.rows_read).collect()
@@ -321,7 +361,7 @@ mod tests {
     fn a_repeated_answer_counts_nothing() {
         let statistics = Statistics::default();
         let query = statistics.identify(&[statement("SELECT 1")]);
-        statistics.count(database(1), query, &Tally::default(), 2, HOUR_MS);
+        statistics.count(database(1), &query, &Tally::default(), 2, HOUR_MS);
         assert!(statistics.hours(Hour(0)..=Hour(9), None).is_empty());
     }
 
@@ -330,7 +370,7 @@ mod tests {
         let statistics = Statistics::default();
         for n in 0..QUERIES_PER_HOUR_MAX + 10 {
             let query = statistics.identify(&[statement(&format!("SELECT a{n} FROM t"))]);
-            statistics.count(database(1), query, &tally(1, false), 2, HOUR_MS);
+            statistics.count(database(1), &query, &tally(1, false), 2, HOUR_MS);
         }
         let all = Hour(0)..=Hour(u64::MAX);
         let queries = statistics.queries(all.clone(), None);
@@ -340,12 +380,13 @@ mod tests {
 
         let query = statistics.identify(&[statement("SELECT 1")]);
         let later = (1 + HOURS_MAX) * HOUR_MS;
-        statistics.count(database(1), query, &tally(1, false), 2, later);
+        statistics.count(database(1), &query, &tally(1, false), 2, later);
         let kept: Vec<Hour> = statistics.hours(all, None).iter().map(|of| of.0).collect();
         assert_eq!(kept, [Hour(1 + HOURS_MAX)]);
-        let counts = statistics.lock();
-        assert_eq!(counts.distributions, 1);
-        assert_eq!(counts.bytes, HOUR_BYTES + FIGURES_BYTES + "SELECT ?".len());
+        let mut counts = statistics.write();
+        assert_eq!(*counts.distributions.get_mut(), 1);
+        let bytes = HOUR_BYTES + FIGURES_BYTES + "SELECT ?".len();
+        assert_eq!(*counts.bytes.get_mut(), bytes);
     }
 
     #[test]
@@ -353,19 +394,21 @@ mod tests {
         let statistics = Statistics::default();
         let long = "a".repeat(2000);
         for n in 0..BYTES_MAX as u64 / 2000 {
-            let query = format!("{long}{n}").into();
+            let query: Arc<str> = format!("{long}{n}").into();
             let hour = n / (QUERIES_PER_HOUR_MAX as u64 - 1);
-            statistics.count(database(1), query, &tally(1, false), 2, hour * HOUR_MS);
+            statistics.count(database(1), &query, &tally(1, false), 2, hour * HOUR_MS);
         }
-        let counts = statistics.lock();
-        assert!(counts.bytes <= BYTES_MAX, "{}", counts.bytes);
-        let summed: usize = counts.hours.values().map(|of| of.bytes).sum();
-        assert_eq!(counts.bytes, summed);
+        let mut counts = statistics.write();
+        let bytes = *counts.bytes.get_mut();
+        assert!(bytes <= BYTES_MAX, "{bytes}");
+        let summed: usize = counts.hours.values().map(|of| lock(of).bytes).sum();
+        assert_eq!(bytes, summed);
         assert!(!counts.hours.contains_key(&(Hour(0), database(1))));
         let distributed = counts
             .hours
             .values()
-            .filter(|of| of.total.duration_p90().is_some());
-        assert_eq!(counts.distributions, distributed.count());
+            .filter(|of| lock(of).total.duration_p90().is_some());
+        let distributed = distributed.count();
+        assert_eq!(*counts.distributions.get_mut(), distributed);
     }
 }

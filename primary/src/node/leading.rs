@@ -147,7 +147,7 @@ impl Primary {
             }
         }
         let deadline = request.deadline;
-        let written = line.write(request, seen, term).await?;
+        let written = Box::pin(line.write(request, seen, term)).await?;
         if !written.wrote && self.has_peers() && !self.leads(term, deadline).await {
             return Ok(None);
         }

@@ -51,14 +51,14 @@ impl Node for Primary {
             );
         if in_session
             && !(self.serves() && self.contact.is_fresh())
-            && let Some(answer) = self.read_copy(&request).await?
+            && let Some(answer) = Box::pin(self.read_copy(&request)).await?
         {
             return Ok(Executed::Answer(answer));
         }
         let request = left(request);
         if !self.serves() {
             let within = self.contact.patience().min(request.deadline / 4 * 3);
-            self.wait_for_a_leader(within).await;
+            Box::pin(self.wait_for_a_leader(within)).await;
         }
         let Some(term) = *self.serving.borrow() else {
             return self.elsewhere();

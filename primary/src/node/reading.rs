@@ -43,7 +43,8 @@ impl Primary {
         };
         match self.read_now(line.database(), request, inline, served_by) {
             Err(ReadError::Budget { .. } | ReadError::Busy { .. } | ReadError::Deadline) => {
-                self.read_long(line, request, deadline, served_by).await
+                // Boxed, like all that few requests come to: every request's future is as large as its largest part.
+                Box::pin(self.read_long(line, request, deadline, served_by)).await
             }
             read => read_outcome(read, request.deadline),
         }
