@@ -14,8 +14,10 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderName, Uri};
 use tidemark_protocol::{Failure, FailureKind};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Who is let in.
 pub(crate) struct Tokens {
@@ -84,7 +86,7 @@ impl Tokens {
 /// where the request goes, by an address of this machine: a name may be made to lead here by anybody.
 fn is_foreign_page(headers: &HeaderMap) -> bool {
     if headers
-        .get("sec-fetch-site")
+        .get(SEC_FETCH_SITE)
         .is_some_and(|site| site == "cross-site")
     {
         return true;

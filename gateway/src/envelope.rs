@@ -43,8 +43,7 @@ pub(crate) fn answer(answer: Answer) -> Response {
         Body::new(Pieces::new(results))
     };
     let mut response = json(StatusCode::OK, body);
-    let bookmark = HeaderValue::try_from(bookmark.to_string()).expect("hex digits and dashes");
-    response.headers_mut().insert(BOOKMARK, bookmark);
+    response.headers_mut().insert(BOOKMARK, header(&bookmark));
     if repeated {
         response
             .headers_mut()
@@ -54,17 +53,33 @@ pub(crate) fn answer(answer: Answer) -> Response {
     response
 }
 
+fn header(bookmark: &Bookmark) -> HeaderValue {
+    HeaderValue::from_bytes(&bookmark.text()).expect("hex digits and dashes")
+}
+
 /// Says that an earlier try of the request took effect, and which state shows that.
 pub(crate) fn note_repeated(response: &mut Response, bookmark: &Bookmark) {
     let to = response.headers_mut();
-    let bookmark = HeaderValue::try_from(bookmark.to_string()).expect("hex digits and dashes");
-    to.insert(BOOKMARK, bookmark);
+    to.insert(BOOKMARK, header(bookmark));
     to.insert(REPEATED, HeaderValue::from_static("true"));
 }
 
 /// Says what the request got.
 pub(crate) fn note_delivered(response: &mut Response, delivered: Delivered) {
-    let text = HeaderValue::try_from(delivered.to_string()).expect("plain ASCII");
+    let Delivered {
+        waited,
+        staleness,
+        forwarded,
+    } = delivered;
+    // What most reads get: they wait for nothing and miss nothing.
+    let at_once = waited < Duration::from_millis(1)
+        && staleness == Some(Duration::ZERO)
+        && forwarded.is_none();
+    let text = if at_once {
+        HeaderValue::from_static("waited-ms=0, staleness-ms=0")
+    } else {
+        HeaderValue::try_from(delivered.to_string()).expect("plain ASCII")
+    };
     response.headers_mut().insert(DELIVERED, text);
 }
 

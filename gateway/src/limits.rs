@@ -4,6 +4,7 @@
 //! waits for what.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -12,7 +13,7 @@ use axum::http::header::CONTENT_LENGTH;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tidemark_protocol::{Failure, FailureKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ask::deadline_passed;
@@ -31,8 +32,18 @@ const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
 /// The bounds, and what is left of them.
 pub(crate) struct Gate {
     limits: Limits,
-    places: Semaphore,
+    /// Requests that have a place. No semaphore: nobody waits for one, and giving one back takes a lock there.
+    inside: AtomicUsize,
     body_units: Arc<Semaphore>,
+}
+
+/// One of the requests that may be going on at once.
+pub(crate) struct Place<'g>(&'g Gate);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A body in memory, counted as long as this lives.
@@ -43,11 +54,11 @@ pub(crate) struct HeldBody {
 
 impl Gate {
     pub(crate) fn new(limits: Limits) -> Self {
-        let permits = |n: usize| Semaphore::new(n.min(Semaphore::MAX_PERMITS));
+        let units = limits.bodies_bytes_max / UNIT_BYTES;
         Self {
             limits,
-            places: permits(limits.requests_max),
-            body_units: Arc::new(permits(limits.bodies_bytes_max / UNIT_BYTES)),
+            inside: AtomicUsize::new(0),
+            body_units: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -56,8 +67,13 @@ impl Gate {
     }
 
     /// A place for one request, given back when dropped.
-    pub(crate) fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.places.try_acquire().map_err(|_| overloaded())
+    pub(crate) fn enter(&self) -> Result<Place<'_>, Failure> {
+        let before = self.inside.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self);
+        if before >= self.limits.requests_max {
+            return Err(overloaded());
+        }
+        Ok(place)
     }
 
     /// Reads a whole body by `expires`. Of one that is refused the rest is thrown away until then: how long

@@ -1,13 +1,17 @@
 //! What the HTTP face counts.
 
+mod durations;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use self::durations::Durations;
 
 /// What was asked for: the label `route`, and never a path, which would be unbounded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,13 +95,17 @@ struct Routed {
 
 /// Status under which requests are counted whose client went away before the answer.
 const CLIENT_GONE: u16 = 499;
+/// The usual one.
+const OK: u16 = 200;
 
 /// The metrics of the HTTP face. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: Family<Served, Counter>,
-    /// One per [`Route::ALL`], in that order: no look-up on the way of a request.
-    durations: Vec<Histogram>,
+    /// Those of `requests` with status 200, once there was one. Like the next, one per [`Route::ALL`], in that
+    /// order: no look-up on the way of a request, nor a lock that all databases share.
+    succeeded: Arc<[OnceLock<Counter>; Route::ALL.len()]>,
+    durations: [Durations; Route::ALL.len()],
     in_flight: Gauge,
     forwarded: Counter,
 }
@@ -106,17 +114,12 @@ impl Metrics {
     /// Registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let requests = Family::default();
-        // 50 us to 26 s.
-        let family = Family::<Routed, Histogram, fn() -> Histogram>::new_with_constructor(|| {
-            Histogram::new(exponential_buckets(50e-6, 2.0, 20))
-        });
-        let durations = Route::ALL
-            .map(|route| {
-                family.get_or_create_owned(&Routed {
-                    route: route.name(),
-                })
+        let family = Family::<Routed, Durations>::default();
+        let durations = Route::ALL.map(|route| {
+            family.get_or_create_owned(&Routed {
+                route: route.name(),
             })
-            .to_vec();
+        });
         let in_flight = Gauge::default();
         let forwarded = Counter::default();
         registry.register(
@@ -141,6 +144,7 @@ impl Metrics {
         );
         Self {
             requests,
+            succeeded: Arc::default(),
             durations,
             in_flight,
             forwarded,
@@ -187,11 +191,16 @@ impl Drop for InFlight<'_> {
             status,
         } = self;
         metrics.in_flight.dec();
-        metrics.durations[*route as usize].observe(started.elapsed().as_secs_f64());
+        metrics.durations[*route as usize].observe(started.elapsed());
         let served = Served {
             route: route.name(),
             status: *status,
         };
-        metrics.requests.get_or_create(&served).inc();
+        if *status == OK {
+            let count = || metrics.requests.get_or_create_owned(&served);
+            metrics.succeeded[*route as usize].get_or_init(count).inc();
+        } else {
+            metrics.requests.get_or_create(&served).inc();
+        }
     }
 }

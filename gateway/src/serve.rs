@@ -8,11 +8,13 @@
 //! Trap: HTTP/1.1 cannot close an idle connection without the chance that a request is just on its way to it,
 //! which then meets a reset. The farewell makes that rare: who sends often has been told to go.
 
+mod clock;
 mod patient;
 
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -33,6 +35,7 @@ use tower::Service as _;
 use tracing::{debug, warn};
 
 use crate::router::READY;
+use crate::serve::clock::Clock;
 use crate::serve::patient::Patient;
 
 /// How long to wait after a failed accept: out of file descriptors, most likely.
@@ -78,8 +81,14 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let closing = CancellationToken::new();
+    let service = Service {
+        router,
+        leaving: Arc::default(),
+    };
+    let leaving = Arc::clone(&service.leaving);
     let farewell = async {
         stop.cancelled().await;
+        leaving.store(true, Ordering::Release);
         sleep(config.farewell).await;
     };
     tokio::pin!(farewell);
@@ -96,16 +105,14 @@ pub async fn serve(
                 continue;
             }
         };
-        let service = Service {
-            router: router.clone(),
-            leaving: stop.clone(),
+        let service = service.clone();
+        let ends = Ends {
+            // Of its own: whoever looks at a token takes its lock.
+            closing: closing.child_token(),
+            cut: cut.clone(),
         };
-        let (closing, cut) = (closing.clone(), cut.clone());
         connections.spawn(async move {
-            tokio::select! {
-                () = cut.cancelled() => {}
-                () = connection(stream, service, closing, config) => {}
-            }
+            connection(stream, service, ends, config).await;
             drop(place);
         });
     }
@@ -142,15 +149,15 @@ async fn accept(
 #[derive(Clone)]
 struct Service {
     router: Router,
-    /// The server is to stop.
-    leaving: CancellationToken,
+    /// The server is to stop. No token: to look at one takes a lock that all connections share.
+    leaving: Arc<AtomicBool>,
 }
 
 impl Service {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let asks_for_readiness = request.uri().path() == READY;
         let mut response = self.router.call(request).await?;
-        if self.leaving.is_cancelled() {
+        if self.leaving.load(Ordering::Acquire) {
             if asks_for_readiness {
                 response = (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response();
             }
@@ -164,15 +171,18 @@ impl Service {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    service: Service,
+/// What ends a connection that would go on.
+struct Ends {
+    /// No further request is taken.
     closing: CancellationToken,
-    config: ServeConfig,
-) {
+    /// After that: not even the one in hand is finished.
+    cut: CancellationToken,
+}
+
+async fn connection(stream: TcpStream, service: Service, ends: Ends, config: ServeConfig) {
     let service = service_fn(move |request| service.clone().answer(request));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Clock::default())
         .header_read_timeout(config.head_wait)
         .serve_connection(
             TokioIo::new(Patient::new(stream, config.write_wait)),
@@ -181,10 +191,14 @@ async fn connection(
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = ends.closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = ends.cut.cancelled() => return,
+            }
         }
     };
     if let Err(error) = ended {
