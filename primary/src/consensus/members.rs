@@ -132,10 +132,9 @@ impl Consensus {
     pub(crate) fn has_other_voters(&self) -> bool {
         let server = self.inner.raft.server_metrics();
         let server = server.borrow_watched();
-        server
-            .membership_config
-            .voter_ids()
-            .any(|id| id != server.id)
+        // Not by `voter_ids`, which collects them first: every read asks.
+        let configs = server.membership_config.membership().get_joint_config();
+        configs.iter().flatten().any(|id| *id != server.id)
     }
 
     /// The nodes of the cell. A node that does not lead may be behind.

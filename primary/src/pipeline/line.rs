@@ -232,6 +232,7 @@ impl Line {
                     spans.enter(Stage::Execute);
                     writer.execute(&request, after, term, deadline.into_std(), answer, spans);
                 }
+                writer.propose_if_due();
             }
         };
         self.strand.try_post(job).map_err(|_| {
@@ -401,6 +402,11 @@ impl Line {
         self.damaged.store(true, Ordering::Release);
     }
 
+    /// Whether no job waits for the writer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.strand.is_empty()
+    }
+
     fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Writer) -> A + Send + 'static,
@@ -416,6 +422,10 @@ impl Line {
     /// Queues what may not be refused. A writer that panicked is past all that: its database answers
     /// nothing more and the process goes down with it.
     fn post(&self, job: impl FnOnce(&mut Writer) + Send + 'static) {
+        let job = move |writer: &mut Writer| {
+            writer.propose_held();
+            job(writer);
+        };
         if let Err(error) = self.strand.post(job) {
             self.mark_damaged();
             let reason = format!("the writer of database {} stopped: {error}", self.id);

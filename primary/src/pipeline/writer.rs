@@ -34,6 +34,8 @@ const CHECKPOINT_FRAMES: u32 = 4_000;
 const RESTART_FRAMES: u32 = 8_000;
 /// The `result` array of a repeated request whose first answer was too long to keep.
 const NOT_KEPT: Bytes = Bytes::from_static(b"[]");
+/// Transactions that are proposed together at most: the first of them waits for the others.
+const PROPOSED_TOGETHER_MAX: usize = 8;
 /// Wait before a client should retry what a moment will mend.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -92,6 +94,18 @@ struct InFlight {
     spans: Spans,
 }
 
+/// A transaction that is about to be proposed.
+#[derive(Debug)]
+struct Held {
+    /// In which it was made.
+    term: Term,
+    /// Where it leads.
+    up_to: Position,
+    transaction: Transaction,
+    /// The span to tell of its commit in.
+    stage: tracing::Span,
+}
+
 /// Committed transactions did not reach the files.
 #[derive(Debug)]
 enum FlushError {
@@ -115,6 +129,8 @@ pub(crate) struct Writer {
     database: Arc<Database>,
     directory: PathBuf,
     in_flight: VecDeque<InFlight>,
+    /// The last of those, which are proposed together: not for longer than other jobs wait to be next.
+    held: Vec<Held>,
     /// A proposal was refused or lost: nothing new begins until what was proposed before it is
     /// settled and the overlay is discarded.
     stalled: bool,
@@ -144,6 +160,7 @@ impl Writer {
             owner,
             directory,
             in_flight: VecDeque::new(),
+            held: Vec::new(),
             stalled: false,
             deleted: false,
             retired: false,
@@ -156,7 +173,7 @@ impl Writer {
         }
     }
 
-    /// Step 2 and 3 of a write. `after` is the highest sequence number seen in a valid bookmark.
+    /// Step 2 of a write. `after` is the highest sequence number seen in a valid bookmark.
     pub(crate) fn execute(
         &mut self,
         request: &Execute,
@@ -332,31 +349,60 @@ impl Writer {
             None => self.answer(),
             Some(transaction) => {
                 self.proposed.set(up_to.seq);
-                let line = self.line.clone();
-                let dropped = Arc::new(AtomicBool::new(false));
-                let dropped_in_time = Arc::clone(&dropped);
-                fail::fail_point!("primary::before_propose");
-                let done = move |outcome: Proposed| {
-                    let Some(line) = line.upgrade() else { return };
-                    match outcome {
-                        // Step 4 brings it, in log order, through the state machine.
-                        Proposed::Committed { index } => return spans::committed(&stage, index),
-                        Proposed::Refused(_) => {
-                            line.refused(up_to, "it was not taken into the log")
-                        }
-                        Proposed::Unknown => line.lost(up_to),
-                    }
-                    dropped.store(true, Ordering::Release);
-                };
-                match self.context.consensus.get() {
-                    Some(consensus) => {
-                        consensus.propose(term, Command::Transaction(transaction), done);
-                    }
-                    None => done(Proposed::Unknown),
-                }
-                // Nothing more is built on what is known to be refused; its own job comes later.
-                self.stalled |= dropped_in_time.load(Ordering::Acquire);
+                self.held.push(Held {
+                    term,
+                    up_to,
+                    transaction,
+                    stage,
+                });
             }
+        }
+    }
+
+    /// To be called after each execution: proposes what was executed unless another request is next, whose
+    /// transaction will go with it. Each proposal by itself wakes consensus, and is an append of its own.
+    pub(crate) fn propose_if_due(&mut self) {
+        let alone = self.held.len() >= self.in_flight.len();
+        let is_last = || self.line.upgrade().is_none_or(|line| line.is_idle());
+        if alone || self.held.len() >= PROPOSED_TOGETHER_MAX || is_last() {
+            self.propose_held();
+        }
+    }
+
+    /// Step 3. To be called before anything else than an execution.
+    pub(crate) fn propose_held(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            // Nothing more is built on what is known to be refused; its own job comes later, and drops the rest.
+            if self.stalled {
+                return;
+            }
+            let Held {
+                term,
+                up_to,
+                transaction,
+                stage,
+            } = held;
+            let line = self.line.clone();
+            let dropped = Arc::new(AtomicBool::new(false));
+            let dropped_in_time = Arc::clone(&dropped);
+            fail::fail_point!("primary::before_propose");
+            let done = move |outcome: Proposed| {
+                let Some(line) = line.upgrade() else { return };
+                match outcome {
+                    // Step 4 brings it, in log order, through the state machine.
+                    Proposed::Committed { index } => return spans::committed(&stage, index),
+                    Proposed::Refused(_) => line.refused(up_to, "it was not taken into the log"),
+                    Proposed::Unknown => line.lost(up_to),
+                }
+                dropped.store(true, Ordering::Release);
+            };
+            match self.context.consensus.get() {
+                Some(consensus) => {
+                    consensus.propose(term, Command::Transaction(transaction), done);
+                }
+                None => done(Proposed::Unknown),
+            }
+            self.stalled |= dropped_in_time.load(Ordering::Acquire);
         }
     }
 
