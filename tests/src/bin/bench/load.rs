@@ -65,7 +65,7 @@ async fn one(
     Ok(micros)
 }
 
-async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {
+pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await?;

@@ -7,24 +7,33 @@
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- read-your-writes
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- rate-limiter
 //! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
+//! cargo run --release -p tidemark-tests --bin tidemark-bench -- density
 //! ```
 //!
 //! Figures are for comparing lines of one run with each other: machines are shared and noisy. Servers run
 //! as processes of their own; their CPU time is the kernel's account of them.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // its purpose; and it may fail loudly
 
+mod agreed;
+mod all;
 mod append;
+mod catch_up;
 mod cell;
+mod density;
 mod empty;
 mod http;
+mod interference;
 mod lag;
 mod load;
 mod median;
+mod paced;
 mod page;
 mod plot;
+mod rate;
 mod rate_limiter;
 mod read_your_writes;
 mod server;
+mod workloads;
 mod world;
 
 use std::path::PathBuf;
@@ -107,6 +116,108 @@ enum What {
     },
     /// Start time and memory.
     Footprint,
+    /// Many databases on one node, few of them in use: memory, start, first queries.
+    Density {
+        /// Databases.
+        #[arg(long, default_value = "10000")]
+        databases: usize,
+        /// Those in use while others are asked for the first time.
+        #[arg(long, default_value = "1000")]
+        active: usize,
+        /// Those asked for the first time.
+        #[arg(long, default_value = "1000")]
+        cold: usize,
+        /// A replica beside it.
+        #[arg(long)]
+        replica: bool,
+    },
+    /// From the answer of a write to readable at a replica, at fixed rates of writes.
+    Paced {
+        /// Writes per second.
+        #[arg(long, value_delimiter = ',', default_value = "100,500,1000")]
+        rates: Vec<u32>,
+        /// Length of a round.
+        #[arg(long, default_value = "10")]
+        seconds: u64,
+        /// Rounds of each.
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+        /// One-way delay of the replica.
+        #[arg(long, default_value = "40")]
+        delay_ms: u64,
+    },
+    /// A write through a replica and a read of it there.
+    OwnWrites {
+        /// One-way delays of the replica, in milliseconds.
+        #[arg(long, value_delimiter = ',', default_value = "10,40,100")]
+        delays_ms: Vec<u64>,
+        /// Writes.
+        #[arg(long, default_value = "100")]
+        writes: usize,
+    },
+    /// How fast a replica that was away comes up to the primary.
+    CatchUp {
+        /// Transactions that it missed.
+        #[arg(long, value_delimiter = ',', default_value = "12800,64000")]
+        transactions: Vec<u64>,
+        /// Rounds of each.
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+        /// Words for the command line of the nodes.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
+    /// Point reads while checkpoints, an import and the bootstrap of a replica run.
+    Interference {
+        /// Reads per second.
+        #[arg(long, default_value = "2000")]
+        rate: u32,
+        /// Seconds of each line at least.
+        #[arg(long, default_value = "10")]
+        seconds: u64,
+        /// Megabytes to import.
+        #[arg(long, default_value = "1000")]
+        import: u64,
+    },
+    /// Batches, large rows and many databases, closed-loop.
+    Workloads {
+        /// Seconds per round.
+        #[arg(long, default_value = "2")]
+        seconds: u64,
+        /// Rounds per line; medians are printed.
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+        /// Connections.
+        #[arg(long, default_value = "64")]
+        connections: u64,
+    },
+    /// Sessions that read and write through a replica, 95 to 5.
+    Sessions {
+        /// How long.
+        #[arg(long, default_value = "10")]
+        seconds: u64,
+        /// One-way delay of the replica.
+        #[arg(long, default_value = "40")]
+        delay_ms: u64,
+        /// Sessions, each with one request at a time.
+        #[arg(long, default_value = "64")]
+        sessions: u64,
+    },
+    /// Leaders of a cell of three that are killed while a client writes.
+    Failover {
+        /// How many.
+        #[arg(long, default_value = "10")]
+        times: usize,
+    },
+    /// Everything, one after the other.
+    All {
+        /// Only what has this in its name.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// File for the figures as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// The handler to compare with. Prints its address.
     #[command(hide = true)]
     Empty,
@@ -157,6 +268,56 @@ async fn main() -> anyhow::Result<()> {
         What::ReadYourWrites { pairs, docs } => read_your_writes::run(pairs, &docs).await,
         What::RateLimiter { takes, page } => rate_limiter::run(takes, &page).await,
         What::Footprint => lag::footprint().await,
+        What::Density {
+            databases,
+            active,
+            cold,
+            replica,
+        } => density::run(databases, active, cold, replica).await,
+        What::Paced {
+            rates,
+            seconds,
+            rounds,
+            delay_ms,
+        } => {
+            let delay = Duration::from_millis(delay_ms);
+            paced::lag(&rates, Duration::from_secs(seconds), rounds, delay).await
+        }
+        What::OwnWrites { delays_ms, writes } => {
+            let delays = delays_ms.into_iter().map(Duration::from_millis);
+            paced::own_writes(delays, writes).await
+        }
+        What::CatchUp {
+            transactions,
+            rounds,
+            words,
+        } => {
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            catch_up::run(&transactions, rounds, &words).await
+        }
+        What::Interference {
+            rate,
+            seconds,
+            import,
+        } => interference::run(rate, Duration::from_secs(seconds), import).await,
+        What::Workloads {
+            seconds,
+            rounds,
+            connections,
+        } => workloads::run(Duration::from_secs(seconds), rounds, connections).await,
+        What::Sessions {
+            seconds,
+            delay_ms,
+            sessions,
+        } => {
+            let (seconds, delay) = (
+                Duration::from_secs(seconds),
+                Duration::from_millis(delay_ms),
+            );
+            workloads::sessions(seconds, delay, sessions).await
+        }
+        What::Failover { times } => workloads::failover(times).await,
+        What::All { only, json } => all::run(&only, json.as_deref()),
         What::Empty => empty::serve().await,
     }
 }
