@@ -16,11 +16,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use tidemark_engine::{Control, Threads};
-use tidemark_protocol::catalogue::{BOOKMARK_KEY, PRIMARY_REGION, SCHEMA};
+use tidemark_protocol::catalogue::{
+    BOOKMARK_KEY, CHANGES_SCHEMA, CatalogueReader, CatalogueReading, PRIMARY_REGION, SCHEMA,
+};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::{RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{
-    Catalogue, CatalogueReader, DatabaseId, Execute, Failure, FailureKind, Freshness, Node, OnMiss,
+    Catalogue, DatabaseId, Execute, Failure, FailureKind, Freshness, Node, OnMiss, Position,
     ReadContract, RequestId, Rules, Seq, Statement, Term, Value,
 };
 use tokio::sync::{Notify, Semaphore, watch};
@@ -121,11 +123,28 @@ pub struct Primary {
     pub(crate) members: Members,
     /// Held by each export.
     pub(crate) exports: Arc<Semaphore>,
-    /// The databases that the catalogue no longer lists and whose files are still there. Held while the
-    /// catalogue is read, so that an older state never takes the place of a newer one.
-    refreshing: tokio::sync::Mutex<Vec<DatabaseId>>,
+    /// Held while the catalogue is read, so that an older state never takes the place of a newer one.
+    refreshing: tokio::sync::Mutex<Refreshing>,
     stop: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How far the catalogue was read.
+#[derive(Debug, Default)]
+struct Refreshing {
+    /// Where the one stood that is known.
+    read_at: Option<Position>,
+    /// Databases that it no longer lists and whose files are still there.
+    dropped: Vec<DatabaseId>,
+}
+
+/// What came of a newer catalogue.
+struct Adopted {
+    new: Arc<Catalogue>,
+    /// Databases that were in the last one and are not in this one.
+    gone: Vec<DatabaseId>,
+    /// Databases in this one that may be new.
+    listed: Vec<DatabaseId>,
 }
 
 impl Primary {
@@ -374,10 +393,10 @@ impl Primary {
         line.write(request, Seq::ZERO, term).await
     }
 
-    /// Reads the catalogue anew, and drops the databases that it lists no more. On a follower too, which
+    /// Reads what is new in the catalogue, and drops the databases that it lists no more. On a follower too, which
     /// looks up there what it hands on. Nothing happens as long as nobody has written it.
     pub(crate) async fn refresh_catalogue(&self) -> Result<(), PrimaryError> {
-        let mut dropped = self.refreshing.lock().await;
+        let mut refreshing = self.refreshing.lock().await;
         let line = match self.databases.open(DatabaseId::CATALOGUE).await {
             // It is read again when that is done.
             Err(DatabasesError::Replacing { .. }) => return Ok(()),
@@ -391,26 +410,21 @@ impl Primary {
         }
         // Before the read: a catalogue read earlier lists nothing of what is taken over meanwhile.
         let taken_over = self.databases.take_taken_over();
-        let new = match read_catalogue(&line) {
-            Ok(Some(new)) => Arc::new(new),
+        let known = self.catalogue();
+        let known = known.and_then(|known| Some((refreshing.read_at?, known.changes()?)));
+        let (position, reading) = match read_catalogue(&line, known) {
+            Ok(Some(read)) => read,
             unread => {
                 self.databases.put_back_taken_over(taken_over);
                 return unread.map(drop);
             }
         };
-        let old = {
-            let mut held = self
-                .catalogue
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.ship.listed.adopt(&new);
-            held.replace(Arc::clone(&new))
-        };
-        let listed_before = old.iter().flat_map(|old| old.entries());
-        for entry in listed_before.filter(|entry| new.get(entry.uuid).is_none()) {
+        let Adopted { new, gone, listed } = self.adopt_catalogue(reading);
+        refreshing.read_at = Some(position);
+        for database in gone {
             // At once: whoever asked for this refresh may not wait for its end.
-            self.databases.mark_gone(entry.uuid);
-            dropped.push(entry.uuid);
+            self.databases.mark_gone(database);
+            refreshing.dropped.push(database);
         }
         // What was taken over from a peer is in no list before, and in this one unless it was deleted.
         let unlisted = |database: &DatabaseId| {
@@ -418,17 +432,56 @@ impl Primary {
         };
         for database in taken_over.into_iter().filter(unlisted) {
             self.databases.mark_gone(database);
-            dropped.push(database);
+            refreshing.dropped.push(database);
         }
-        while let Some(database) = dropped.last() {
+        while let Some(database) = refreshing.dropped.last() {
             self.drop_database(*database).await;
-            dropped.pop();
+            refreshing.dropped.pop();
         }
         // Replicas ask for a new database before anybody writes to it.
-        for entry in new.entries() {
-            self.databases.list(entry.uuid);
+        for database in listed {
+            self.databases.list(database);
         }
         Ok(())
+    }
+
+    /// Everybody sees the newer catalogue from now on.
+    fn adopt_catalogue(&self, reading: CatalogueReading) -> Adopted {
+        let mut held = self
+            .catalogue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (reading, &mut *held) {
+            (CatalogueReading::Changes(changes), Some(held)) => {
+                self.ship.listed.change(&changes);
+                Arc::make_mut(held).apply(&changes);
+                let (listed, gone): (Vec<_>, Vec<_>) =
+                    changes.databases().partition(|(_, entry)| entry.is_some());
+                let ids = |of: Vec<(DatabaseId, _)>| of.into_iter().map(|(id, _)| id).collect();
+                Adopted {
+                    new: Arc::clone(held),
+                    gone: ids(gone),
+                    listed: ids(listed),
+                }
+            }
+            (CatalogueReading::Whole(new), held) => {
+                let new = Arc::new(new);
+                self.ship.listed.adopt(&new);
+                let old = held.replace(Arc::clone(&new));
+                let before = old.iter().flat_map(|old| old.entries());
+                let gone = before.filter(|entry| new.get(entry.uuid).is_none());
+                Adopted {
+                    gone: gone.map(|entry| entry.uuid).collect(),
+                    listed: new.entries().map(|entry| entry.uuid).collect(),
+                    new,
+                }
+            }
+            (CatalogueReading::Changes(_) | CatalogueReading::Lost, _) => {
+                unreachable!(
+                    "changes are read of a known catalogue, and the whole if they are lost"
+                )
+            }
+        }
     }
 
     async fn drop_database(&self, database: DatabaseId) {
@@ -489,6 +542,13 @@ impl Primary {
             let reason = "its content is at no known position".to_owned();
             return Err(PrimaryError::Catalogue(reason));
         }
+        if self
+            .catalogue()
+            .is_some_and(|known| known.changes().is_none())
+        {
+            // Of a version that did not number them.
+            self.number_changes(term).await?;
+        }
         let (got, newest) = (catalogue.database().position(), catalogue.newest());
         if newest.is_some_and(|newest| got.is_none_or(|got| !got.reached(&newest))) {
             let reason = format!("it is at {got:?}, committed is {newest:?}");
@@ -533,6 +593,16 @@ impl Primary {
             .map(drop)
     }
 
+    async fn number_changes(&self, term: Term) -> Result<(), PrimaryError> {
+        let statement = Statement {
+            sql: CHANGES_SCHEMA.to_owned(),
+            params: vec![],
+        };
+        let written = self.write_catalogue(vec![statement], None, term).await;
+        written.map_err(|failure| PrimaryError::Catalogue(failure.to_string()))?;
+        self.refresh_catalogue().await
+    }
+
     /// Files of databases whose deletion was committed while this node was down.
     async fn remove_leftovers(&self) -> Result<(), PrimaryError> {
         let Some(catalogue) = self.catalogue() else {
@@ -575,18 +645,36 @@ impl Primary {
     }
 }
 
-/// The catalogue as its readers see it. `None` as long as nobody has written it.
-fn read_catalogue(line: &Line) -> Result<Option<Catalogue>, PrimaryError> {
-    let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
+/// The catalogue as its readers see it: what changed since the `known` one, read at that position with so many
+/// changes, or the whole. `None` as long as nobody has written it.
+fn read_catalogue(
+    line: &Line,
+    known: Option<(Position, u64)>,
+) -> Result<Option<(Position, CatalogueReading)>, PrimaryError> {
     let position = line.database().position();
     if position.is_none_or(|position| position.seq == Seq::ZERO) {
         return Ok(None);
     }
-    let mut reader = CatalogueReader::default();
+    if let Some((read_at, changes)) = known {
+        let (position, reading) = read_with(line, CatalogueReader::since(changes))?;
+        let same_history = position.epoch == read_at.epoch;
+        if same_history && !matches!(reading, CatalogueReading::Lost) {
+            return Ok(Some((position, reading)));
+        }
+    }
+    read_with(line, CatalogueReader::default()).map(Some)
+}
+
+fn read_with(
+    line: &Line,
+    mut reader: CatalogueReader,
+) -> Result<(Position, CatalogueReading), PrimaryError> {
+    let unreadable = |error: &dyn std::fmt::Display| PrimaryError::Catalogue(error.to_string());
     let control = Control::until(std::time::Instant::now() + CATALOGUE_DEADLINE);
-    line.database()
-        .read(&CatalogueReader::statements(), &control, &mut reader)
+    let position = line
+        .database()
+        .read(&reader.statements(), &control, &mut reader)
         .map_err(|error| unreadable(&error))?;
     let read = reader.finish().map_err(|error| unreadable(&error))?;
-    Ok(Some(read))
+    Ok((position, read))
 }

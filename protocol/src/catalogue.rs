@@ -1,15 +1,17 @@
 //! The catalogue: the cell's own database, which lists all others and keeps the cluster's settings.
 //!
 //! It is a database like any other: written through the log, shipped to every replica, read with SQL.
-//! This module has its schema and the sink that turns its rows into [`Catalogue`], so that every role
-//! reads it the same way.
+//! This module has its schema and, in `reader`, the sink that turns its rows into [`Catalogue`], so that every
+//! role reads it the same way.
+
+mod reader;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+pub use self::reader::{CatalogueReader, CatalogueReading};
 use crate::bookmark::BookmarkKey;
 use crate::id::{ClusterId, DatabaseId, Incarnation, NodeId, Region};
-use crate::render::{AnswerLimit, ResultSink, StatementStatistics};
-use crate::value::{Statement, Value, ValueRef};
 
 /// Makes the catalogue's tables. Run once, on the empty database of a new cell.
 pub const SCHEMA: &str = "\
@@ -30,15 +32,31 @@ CREATE TABLE members(
   left_at TEXT
 ) STRICT, WITHOUT ROWID;";
 
-const READ_SETTINGS: &str = "SELECT key, value FROM settings";
-const READ_DATABASES: &str = "SELECT uuid, name, created_at, primary_location_hint, jurisdiction, \
-                              replicated FROM databases";
-const READ_MEMBERS: &str = "SELECT node, incarnation, url, joined_at, left_at FROM members";
+/// Makes what numbers the changes to `databases`, so that who has read them need not read all of them again.
+/// Run once, after [`SCHEMA`]. The newest 1024 changes are kept, and up to 255 more.
+pub const CHANGES_SCHEMA: &str = "\
+CREATE TABLE changes(number INTEGER PRIMARY KEY NOT NULL, uuid TEXT NOT NULL) STRICT;
+INSERT INTO settings(key, value) VALUES ('changes', 0);
+CREATE TRIGGER note_change AFTER INSERT ON changes BEGIN
+  UPDATE settings SET value = new.number WHERE key = 'changes';
+  DELETE FROM changes WHERE new.number % 256 = 0 AND number <= new.number - 1024;
+END;
+CREATE TRIGGER note_made AFTER INSERT ON databases BEGIN
+  INSERT INTO changes(number, uuid) SELECT value + 1, new.uuid FROM settings WHERE key = 'changes';
+END;
+CREATE TRIGGER note_edited AFTER UPDATE ON databases BEGIN
+  INSERT INTO changes(number, uuid) SELECT value + 1, new.uuid FROM settings WHERE key = 'changes';
+END;
+CREATE TRIGGER note_deleted AFTER DELETE ON databases BEGIN
+  INSERT INTO changes(number, uuid) SELECT value + 1, old.uuid FROM settings WHERE key = 'changes';
+END;";
 
 /// Setting: sixteen bytes, the key of the check in bookmarks.
 pub const BOOKMARK_KEY: &str = "bookmark_key";
 /// Setting: the region of the cell.
 pub const PRIMARY_REGION: &str = "primary_region";
+/// Setting: number of the newest row of `changes`. Catalogues that are older than that table have none.
+pub const CHANGES: &str = "changes";
 
 /// One database as the catalogue lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,11 +93,34 @@ pub struct MemberEntry {
 /// The catalogue at one position, in memory.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    by_id: HashMap<DatabaseId, CatalogueEntry>,
-    by_name: BTreeMap<String, DatabaseId>,
+    by_id: HashMap<DatabaseId, Arc<CatalogueEntry>>,
+    by_name: BTreeMap<Arc<str>, Arc<CatalogueEntry>>,
+    rest: Rest,
+}
+
+/// What is read whole each time: little.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Rest {
     bookmark_key: BookmarkKey,
     primary_region: Region,
     members: BTreeMap<NodeId, MemberEntry>,
+    changes: Option<u64>,
+}
+
+/// What is different in a newer catalogue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CatalogueChanges {
+    databases: Vec<(DatabaseId, Option<Arc<CatalogueEntry>>)>,
+    rest: Rest,
+}
+
+impl CatalogueChanges {
+    /// Databases that were made, edited or deleted, with what is listed of them now. One may be named twice.
+    pub fn databases(&self) -> impl Iterator<Item = (DatabaseId, Option<&CatalogueEntry>)> {
+        self.databases
+            .iter()
+            .map(|(database, entry)| (*database, entry.as_deref()))
+    }
 }
 
 /// The catalogue's rows are not what they should be.
@@ -107,22 +148,66 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
+    fn new(entries: Vec<CatalogueEntry>, rest: Rest) -> Self {
+        let mut catalogue = Self {
+            by_id: HashMap::new(),
+            by_name: BTreeMap::new(),
+            rest,
+        };
+        for entry in entries {
+            catalogue.insert(Arc::new(entry));
+        }
+        catalogue
+    }
+
+    fn insert(&mut self, entry: Arc<CatalogueEntry>) {
+        self.by_name
+            .insert(entry.name.as_str().into(), Arc::clone(&entry));
+        self.by_id.insert(entry.uuid, entry);
+    }
+
+    /// Takes the changes since this one was read.
+    pub fn apply(&mut self, changes: &CatalogueChanges) {
+        for (database, entry) in &changes.databases {
+            let old = self.by_id.remove(database);
+            // Its name may be another's by now.
+            let named = old.filter(|old| self.get_named(&old.name) == Some(*database));
+            if let Some(old) = named {
+                self.by_name.remove(old.name.as_str());
+            }
+            if let Some(entry) = entry {
+                self.insert(Arc::clone(entry));
+            }
+        }
+        self.rest = changes.rest.clone();
+    }
+
+    /// Number of the newest change that this has, for [`CatalogueReader::since`]. `None`: none are numbered yet, see
+    /// [`CHANGES_SCHEMA`].
+    pub fn changes(&self) -> Option<u64> {
+        self.rest.changes
+    }
+
     /// The entry of a database.
     pub fn get(&self, database: DatabaseId) -> Option<&CatalogueEntry> {
-        self.by_id.get(&database)
+        self.by_id.get(&database).map(|entry| &**entry)
     }
 
     /// The identifier of a database given by UUID or name.
     pub fn resolve(&self, name_or_id: &str) -> Option<DatabaseId> {
         match name_or_id.parse() {
             Ok(id) if self.by_id.contains_key(&id) => Some(id),
-            _ => self.by_name.get(name_or_id).copied(),
+            _ => self.get_named(name_or_id),
         }
+    }
+
+    fn get_named(&self, name: &str) -> Option<DatabaseId> {
+        self.by_name.get(name).map(|entry| entry.uuid)
     }
 
     /// All entries, by name.
     pub fn entries(&self) -> impl Iterator<Item = &CatalogueEntry> {
-        self.by_name.values().map(|id| &self.by_id[id])
+        self.by_name.values().map(|entry| &**entry)
     }
 
     /// Number of databases.
@@ -137,160 +222,24 @@ impl Catalogue {
 
     /// The key of the check in bookmarks.
     pub fn bookmark_key(&self) -> &BookmarkKey {
-        &self.bookmark_key
+        &self.rest.bookmark_key
     }
 
     /// The cluster that it is the catalogue of.
     pub fn cluster(&self) -> ClusterId {
-        self.bookmark_key.cluster()
+        self.rest.bookmark_key.cluster()
     }
 
     /// The region of the cell.
     pub fn primary_region(&self) -> &Region {
-        &self.primary_region
+        &self.rest.primary_region
     }
 
     /// What is on record of a node of the cell.
     pub fn member(&self, node: NodeId) -> Option<&MemberEntry> {
-        self.members.get(&node)
+        self.rest.members.get(&node)
     }
 }
 
-/// The sink for [`CatalogueReader::statements`].
-#[derive(Debug, Default)]
-pub struct CatalogueReader {
-    statement: usize,
-    row: Vec<Value>,
-    settings: Vec<Vec<Value>>,
-    databases: Vec<Vec<Value>>,
-    members: Vec<Vec<Value>>,
-}
-
-impl CatalogueReader {
-    /// What to run.
-    pub fn statements() -> [Statement; 3] {
-        [READ_SETTINGS, READ_DATABASES, READ_MEMBERS].map(|sql| Statement {
-            sql: sql.to_owned(),
-            params: vec![],
-        })
-    }
-
-    /// The catalogue that was read.
-    pub fn finish(self) -> Result<Catalogue, CatalogueError> {
-        let setting = |key: &'static str| {
-            self.settings
-                .iter()
-                .find(|row| matches!(row.first(), Some(Value::Text(found)) if found == key))
-                .and_then(|row| row.get(1))
-                .ok_or(CatalogueError::Setting { key })
-        };
-        let bookmark_key = match setting(BOOKMARK_KEY)? {
-            Value::Blob(bytes) => bytes.as_slice().try_into().ok().map(BookmarkKey::new),
-            Value::Null | Value::Integer(_) | Value::Real(_) | Value::Text(_) => None,
-        }
-        .ok_or(CatalogueError::Setting { key: BOOKMARK_KEY })?;
-        let primary_region = match setting(PRIMARY_REGION)? {
-            Value::Text(name) => name.parse().ok(),
-            Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => None,
-        }
-        .ok_or(CatalogueError::Setting {
-            key: PRIMARY_REGION,
-        })?;
-        let mut catalogue = Catalogue {
-            by_id: HashMap::new(),
-            by_name: BTreeMap::new(),
-            bookmark_key,
-            primary_region,
-            members: BTreeMap::new(),
-        };
-        for row in self.members {
-            let member = member(&row).ok_or_else(|| CatalogueError::Member {
-                row: format!("{row:?}"),
-            })?;
-            catalogue.members.insert(member.node, member);
-        }
-        for row in self.databases {
-            let entry = entry(&row).ok_or_else(|| CatalogueError::Row {
-                row: format!("{row:?}"),
-            })?;
-            catalogue.by_name.insert(entry.name.clone(), entry.uuid);
-            catalogue.by_id.insert(entry.uuid, entry);
-        }
-        Ok(catalogue)
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(text) => Some(text.clone()),
-        Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => None,
-    }
-}
-
-fn member(row: &[Value]) -> Option<MemberEntry> {
-    let [node, incarnation, url, joined_at, left_at] = row else {
-        return None;
-    };
-    Some(MemberEntry {
-        node: NodeId(u64::from_str_radix(&text(node)?, 16).ok()?),
-        incarnation: text(incarnation)?.parse().ok()?,
-        url: text(url)?,
-        joined_at: text(joined_at)?,
-        left_at: text(left_at),
-    })
-}
-
-fn entry(row: &[Value]) -> Option<CatalogueEntry> {
-    let [uuid, name, created_at, hint, jurisdiction, replicated] = row else {
-        return None;
-    };
-    Some(CatalogueEntry {
-        uuid: text(uuid)?.parse().ok()?,
-        name: text(name)?,
-        created_at: text(created_at)?,
-        primary_location_hint: text(hint),
-        jurisdiction: text(jurisdiction),
-        replicated: *replicated != Value::Integer(0),
-    })
-}
-
-impl ResultSink for CatalogueReader {
-    fn begin_statement(&mut self) {
-        self.statement += 1;
-    }
-
-    fn columns(&mut self, _names: &[&str]) -> Result<(), AnswerLimit> {
-        Ok(())
-    }
-
-    fn begin_row(&mut self) {
-        self.row.clear();
-    }
-
-    fn cell(&mut self, _index: usize, value: ValueRef<'_>) {
-        self.row.push(value.to_owned());
-    }
-
-    fn end_row(&mut self) -> Result<(), AnswerLimit> {
-        let row = std::mem::take(&mut self.row);
-        match self.statement {
-            1 => &mut self.settings,
-            2 => &mut self.databases,
-            _ => &mut self.members,
-        }
-        .push(row);
-        Ok(())
-    }
-
-    fn end_statement(&mut self, _statistics: &StatementStatistics) -> Result<(), AnswerLimit> {
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    fn recorded(&self) -> &[u8] {
-        &[]
-    }
-}
+#[cfg(test)]
+mod tests;

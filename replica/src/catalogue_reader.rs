@@ -1,14 +1,14 @@
 //! Keeps the catalogue in memory as its copy moves.
 //!
-//! One task reads it again whenever its position has changed, however many transactions that took, and
+//! One task reads what changed whenever its position has, however many transactions that took, and
 //! lets the node hold what it lists.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemark_engine::{Control, ReadError};
-use tidemark_protocol::catalogue::{Catalogue, CatalogueError, CatalogueReader};
-use tidemark_protocol::{Position, Statement};
+use tidemark_protocol::Position;
+use tidemark_protocol::catalogue::{CatalogueError, CatalogueReader, CatalogueReading};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -51,7 +51,7 @@ pub(crate) async fn keep_catalogue(core: Arc<Core>, stop: CancellationToken) {
         let stands = standing.borrow_and_update().clone();
         let mut retry = false;
         if stands.readable() && stands.position != read_at {
-            match refresh(&core).await {
+            match refresh(&core, read_at).await {
                 Ok(position) => read_at = Some(position),
                 // An empty database: the cell's first transaction is still to come.
                 Err(error) if error.is_lasting() => {
@@ -73,26 +73,35 @@ pub(crate) async fn keep_catalogue(core: Arc<Core>, stop: CancellationToken) {
 
 /// Reads the catalogue at the start, if there is one.
 pub(crate) async fn read_catalogue_once(core: &Arc<Core>) {
-    if let Err(error) = refresh(core).await {
+    if let Err(error) = refresh(core, None).await {
         tracing::info!(%error, "starting without a catalogue");
     }
 }
 
-/// Reads the catalogue once. Returns the position read.
-async fn refresh(core: &Arc<Core>) -> Result<Position, Unread> {
-    let result = read(core).await;
-    result.map(|(position, catalogue)| {
-        core.adopt(&Arc::new(catalogue));
-        position
-    })
+/// Reads what is new in the catalogue, whose known state was read at `read_at`, or the whole. Returns the position
+/// read.
+async fn refresh(core: &Arc<Core>, read_at: Option<Position>) -> Result<Position, Unread> {
+    let changes = core.catalogue().and_then(|known| known.changes());
+    if let (Some(read_at), Some(changes)) = (read_at, changes) {
+        let (position, reading) = read(core, CatalogueReader::since(changes)).await?;
+        let same_history = position.epoch == read_at.epoch;
+        if same_history && core.adopt(reading) {
+            return Ok(position);
+        }
+    }
+    let (position, reading) = read(core, CatalogueReader::default()).await?;
+    core.adopt(reading);
+    Ok(position)
 }
 
-async fn read(core: &Arc<Core>) -> Result<(Position, Catalogue), Unread> {
+async fn read(
+    core: &Arc<Core>,
+    mut reader: CatalogueReader,
+) -> Result<(Position, CatalogueReading), Unread> {
     let open = core.catalogue_copy.open().ok_or(Unread::Closed)?;
     let read = core.on_thread(move || {
-        let statements: [Statement; 3] = CatalogueReader::statements();
-        let mut reader = CatalogueReader::default();
         let control = Control::until(Instant::now() + READ_WAIT);
+        let statements = reader.statements();
         let position = open.database.read(&statements, &control, &mut reader)?;
         Ok((position, reader.finish()?))
     });

@@ -3,11 +3,11 @@
 //! Lock order: `outbox`, then `leaving`, then `roster`, then a copy's own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use tidemark_engine::Threads;
-use tidemark_protocol::catalogue::{Catalogue, CatalogueEntry};
+use tidemark_protocol::catalogue::{Catalogue, CatalogueEntry, CatalogueReading};
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Region};
 use tokio::sync::oneshot;
@@ -22,6 +22,9 @@ use crate::sources::Sources;
 use crate::standing::Condition;
 use crate::term_file::TermFile;
 
+/// The copies that are held.
+type Roster = HashMap<DatabaseId, Arc<Copy>>;
+
 /// What the parts of a replica share.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -33,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) heartbeat: Arc<HeartbeatAge>,
     /// The database that lists all others.
     pub(crate) catalogue_copy: Arc<Copy>,
-    roster: RwLock<HashMap<DatabaseId, Arc<Copy>>>,
+    roster: RwLock<Roster>,
     /// Copies that were let go of, until their files are gone.
     leaving: Mutex<Vec<Arc<Copy>>>,
     catalogue: RwLock<Option<Arc<Catalogue>>>,
@@ -106,36 +109,69 @@ impl Core {
             .clone()
     }
 
-    /// Takes a newer catalogue: holds what it lists and what may lie in this region, and nothing else. What is listed again while the files
-    /// of its former copy are still in use begins anew when those are gone: both have one name.
-    pub(crate) fn adopt(&self, catalogue: &Arc<Catalogue>) {
-        let may_hold = |entry: &CatalogueEntry| {
+    /// Takes a newer catalogue: holds what it lists and what may lie in this region, and nothing else. What is listed
+    /// again while the files of its former copy are still in use begins anew when those are gone: both have one
+    /// name. `false`: it was not to be had.
+    pub(crate) fn adopt(&self, reading: CatalogueReading) -> bool {
+        match reading {
+            CatalogueReading::Whole(catalogue) => {
+                self.hold(|roster, place| {
+                    let others = roster.keys().copied();
+                    let others = others.filter(|id| *id != DatabaseId::CATALOGUE);
+                    for id in others.collect::<Vec<_>>() {
+                        place(roster, id, catalogue.get(id));
+                    }
+                    for entry in catalogue.entries() {
+                        place(roster, entry.uuid, Some(entry));
+                    }
+                });
+                *self.catalogue_write() = Some(Arc::new(catalogue));
+            }
+            CatalogueReading::Changes(changes) => {
+                self.hold(|roster, place| {
+                    for (id, entry) in changes.databases() {
+                        place(roster, id, entry);
+                    }
+                });
+                match &mut *self.catalogue_write() {
+                    Some(catalogue) => Arc::make_mut(catalogue).apply(&changes),
+                    None => return false,
+                }
+            }
+            CatalogueReading::Lost => return false,
+        }
+        true
+    }
+
+    /// Has `work` place databases: held here if they are listed so, let go of if not.
+    fn hold(
+        &self,
+        work: impl FnOnce(&mut Roster, &mut dyn FnMut(&mut Roster, DatabaseId, Option<&CatalogueEntry>)),
+    ) {
+        let may_hold = |entry: &&CatalogueEntry| {
             let ReplicaConfig {
                 regions, region, ..
             } = &self.config;
             entry.replicated && regions.allow(entry.jurisdiction.as_deref(), region)
         };
-        let wanted = |id| catalogue.get(id).is_some_and(may_hold);
         let outbox = self.lock_outbox();
         let mut gone = Vec::new();
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         leaving.retain(|copy| !copy.stands_so(|standing| standing.condition == Condition::Closed));
         {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
-            roster.retain(|id, copy| {
-                let keep = *id == DatabaseId::CATALOGUE || wanted(*id);
-                if !keep {
-                    gone.push(Arc::clone(copy));
+            let mut place = |roster: &mut Roster, id, entry: Option<&CatalogueEntry>| {
+                if entry.filter(may_hold).is_none() {
+                    gone.extend(roster.remove(&id));
+                    return;
                 }
-                keep
-            });
-            for entry in catalogue.entries().filter(|entry| may_hold(entry)) {
-                roster.entry(entry.uuid).or_insert_with(|| {
-                    let former = leaving.iter().filter(|copy| copy.id() == entry.uuid);
+                roster.entry(id).or_insert_with(|| {
+                    let former = leaving.iter().chain(&gone).filter(|copy| copy.id() == id);
                     let former = former.map(|copy| copy.standing()).collect();
-                    Copy::new(entry.uuid, Arc::clone(&self.site), outbox.as_ref(), former)
+                    Copy::new(id, Arc::clone(&self.site), outbox.as_ref(), former)
                 });
-            }
+            };
+            work(&mut roster, &mut place);
             self.metrics()
                 .databases
                 .set(i64::try_from(roster.len()).unwrap_or(i64::MAX));
@@ -144,12 +180,12 @@ impl Core {
             copy.feed(Item::Delete);
         }
         leaving.extend(gone);
-        drop(leaving);
-        drop(outbox);
-        *self
-            .catalogue
+    }
+
+    fn catalogue_write(&self) -> RwLockWriteGuard<'_, Option<Arc<Catalogue>>> {
+        self.catalogue
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(catalogue));
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection is up.

@@ -7,6 +7,7 @@
 
 mod basics;
 mod caches;
+mod catalogue;
 mod crash;
 mod dump;
 mod functions;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use tidemark_protocol::catalogue::CatalogueChanges;
 use tidemark_protocol::{Catalogue, DatabaseId, Region, Regions};
 
 /// The databases of the newest catalogue, with their jurisdictions. What is not listed goes nowhere: it may have a
@@ -17,6 +18,17 @@ impl Listed {
         let entries = entries.map(|entry| (entry.uuid, entry.jurisdiction.clone()));
         let entries = entries.collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = entries;
+    }
+
+    /// Takes what is new in a newer catalogue.
+    pub(crate) fn change(&self, changes: &CatalogueChanges) {
+        let mut listed = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (database, entry) in changes.databases() {
+            match entry {
+                Some(entry) => listed.insert(database, entry.jurisdiction.clone()),
+                None => listed.remove(&database),
+            };
+        }
     }
 
     /// Whether a node in `region` may hold this database. All hold the catalogue.

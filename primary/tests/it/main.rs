@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod availability;
+mod catalogue;
 mod cell;
 mod deletion;
 mod harness;
