@@ -10,6 +10,7 @@ mod caches;
 mod cell;
 mod config;
 mod dev;
+mod handles;
 mod health;
 mod home;
 mod logging;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use tidemark_engine::Threads;
+use tidemark_engine::{Options, Threads};
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig, Spool};
 use tidemark_primary::{Join, Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caches::CacheCollector;
 use crate::config::Config;
+use crate::handles;
 use crate::home::{Home, HomeError, NewId};
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
 
@@ -92,6 +93,8 @@ struct Environment {
     threads: Arc<dyn Threads>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// File handles for databases.
+    handles: usize,
 }
 
 impl Environment {
@@ -100,6 +103,15 @@ impl Environment {
             threads: Arc::new(BlockingThreads::of_this_runtime()),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
+            handles: handles::for_databases(),
+        }
+    }
+
+    /// How databases are opened.
+    fn engine(&self, config: &Config) -> Options {
+        Options {
+            files_max: self.handles,
+            ..config.engine()
         }
     }
 }
@@ -133,7 +145,7 @@ async fn run_primary(
         via: via.map(|way| (way.node, way.url.clone())).collect(),
         regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
-        engine: config.engine(),
+        engine: environment.engine(config),
         answer: config.answer(),
         persist_every_bytes: config.checkpoint_every_bytes,
         idle_wait: config.idle_wait,
@@ -198,9 +210,10 @@ async fn run_replica(
         upstreams: config.upstreams.clone(),
         regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
-        engine: config.engine(),
+        engine: environment.engine(config),
         answer: config.answer(),
         idle_wait: config.idle_wait,
+        open_max: config.open_databases,
         ..ReplicaConfig::new(
             home.directory().to_owned(),
             home.identity().node,

@@ -152,6 +152,12 @@ impl Journal {
     }
 }
 
+/// The entries of a journal, without opening it. None if it cannot be read.
+pub(crate) fn read(directory: &Path, id: DatabaseId) -> Vec<Position> {
+    let bytes = std::fs::read(directory.join(POSITIONS));
+    bytes.map_or_else(|_| Vec::new(), |bytes| decode(id, &bytes))
+}
+
 fn encode(id: DatabaseId, durable: &Position) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + ENTRY_BYTES);
     bytes.extend_from_slice(&MAGIC);

@@ -27,6 +27,7 @@ mod ffi;
 mod files;
 mod genesis;
 mod hash;
+mod idle;
 mod journal;
 mod options;
 mod overlay;
@@ -35,6 +36,7 @@ mod probe;
 mod readers;
 mod rebuild;
 mod registry;
+mod settled;
 mod shared;
 mod snapshot;
 mod sql;
@@ -50,10 +52,12 @@ pub use error::{
 };
 pub use genesis::position as genesis_position;
 pub use hash::page_hash;
+pub use idle::{IdleRule, open_files};
 pub use options::{Limits, Options, SMALL_BYTES_MAX};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};
 pub use rebuild::{Prepared, Rebuild};
 pub use registry::is_open;
+pub use settled::claimed_position;
 pub use snapshot::Snapshot;
 pub use strand::{PostError, Strand, Threads};
 

@@ -18,6 +18,8 @@ pub struct Options {
     pub cache_kib: u32,
     /// Reader connections at most. They open on demand; a read beyond them waits for one.
     pub readers_max: usize,
+    /// File handles of all databases of the process from which on each makes do with the readers that it has.
+    pub files_max: usize,
     /// Prepared statements each connection keeps, least recently used first out (about 2.3 KB each).
     pub statements_cached: usize,
     /// SQLite's limits for statements of clients.
@@ -34,6 +36,7 @@ impl Default for Options {
             exclusive: true,
             cache_kib: 4096,
             readers_max: 8,
+            files_max: usize::MAX,
             statements_cached: 64,
             limits: Limits::default(),
             // Behind one of the largest there is room for another.

@@ -9,6 +9,8 @@ use tidemark_protocol::Position;
 use crate::error::EngineError;
 use crate::ffi::{Connection, Setup};
 use crate::files;
+use crate::idle::open_files;
+use crate::options::Options;
 use crate::probe::Probe;
 use crate::shared::{Located, Shared};
 use crate::sql::Sql;
@@ -62,6 +64,14 @@ impl Reader {
     pub(crate) fn position(&self) -> Option<Position> {
         self.located().map(|located| located.position)
     }
+}
+
+/// As many as a database may have now.
+fn readers_max(options: &Options) -> usize {
+    if open_files() > options.files_max {
+        return 1;
+    }
+    options.readers_max.max(1)
 }
 
 /// Readers at rest, and how many there are.
@@ -141,7 +151,7 @@ impl Readers {
                     reader: Some(reader),
                 }));
             }
-            if state.open < shared.options.readers_max.max(1) {
+            if state.open < readers_max(&shared.options) {
                 state.open += 1;
                 drop(state);
                 // Counts the reader out again if it cannot be opened.

@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidemark_protocol::{DatabaseId, Position};
 
 use crate::ffi::WalKey;
+use crate::idle::Counted;
 use crate::options::Options;
 use crate::registry::OpenDirectory;
 
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     /// Held by the owner while the WAL's newest snapshot may not be in the list.
     injecting: Mutex<()>,
     visible: Mutex<Visible>,
+    _counted: Counted,
     /// Keeps the directory marked as open until the last user of the files is gone.
     _directory: OpenDirectory,
 }
@@ -75,6 +77,7 @@ impl Shared {
                 pages: 0,
                 snapshots: VecDeque::new(),
             }),
+            _counted: Counted::new(),
             _directory: directory,
         }
     }

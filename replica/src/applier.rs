@@ -156,7 +156,7 @@ impl Applier {
                 self.on_transactions(copy, &transactions);
                 drop(shares); // only now may as much be received again
             }
-            Work::Item(Item::Open) => self.on_open(copy),
+            Work::Item(Item::Open) => self.on_begin(copy),
             Work::Item(Item::Connected(outbox)) => self.on_connected(copy, outbox),
             Work::Item(Item::Disconnected(number)) => self.on_disconnected(copy, number),
             Work::Item(Item::Transaction(transaction, share)) => {

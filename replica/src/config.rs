@@ -26,8 +26,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Time beyond three heartbeats after which a silent connection is given up.
 pub const SILENCE_SLACK: Duration = Duration::from_millis(500);
 
-/// Time without use after which a small database closes its files, at the latest after twice that.
+/// Time without use after which a small database closes its files.
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
+/// Databases that stay open though they are idle; beyond that the least recently used are closed first.
+pub const OPEN_MAX: usize = 1024;
 
 /// What a replica is told at its start.
 #[derive(Clone)]
@@ -67,6 +69,8 @@ pub struct ReplicaConfig {
     pub silence_slack: Duration,
     /// See [`IDLE_WAIT`].
     pub idle_wait: Duration,
+    /// See [`OPEN_MAX`].
+    pub open_max: usize,
 }
 
 impl ReplicaConfig {
@@ -90,6 +94,7 @@ impl ReplicaConfig {
             backoff_max: BACKOFF_MAX,
             silence_slack: SILENCE_SLACK,
             idle_wait: IDLE_WAIT,
+            open_max: OPEN_MAX,
         }
     }
 }

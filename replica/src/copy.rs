@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tidemark_engine::{Database, Strand};
@@ -52,10 +52,10 @@ pub(crate) struct Copy {
     inbox: Mutex<Inbox>,
     strand: Strand<Applier>,
     meter: Option<DatabaseMeter>,
-    /// Whether anything was read or applied since the last look.
-    used: AtomicBool,
-    /// Bytes and tables when the files were last closed.
-    measured: Mutex<(u64, u64)>,
+    /// The look at idle copies before which it was used last.
+    used_at: AtomicU64,
+    /// Bytes and tables when the files were last closed, if they were ever open.
+    measured: Mutex<Option<(u64, u64)>>,
 }
 
 /// An open database, held by the slot and by every read in flight.
@@ -149,12 +149,12 @@ impl Copy {
         let copy = Arc::new(Self {
             id,
             meter: site.metrics.meter(id),
+            used_at: AtomicU64::new(site.looks.load(Ordering::Relaxed)),
             site,
             slot: RwLock::new(None),
             standing: watch::Sender::new(standing),
             inbox: Mutex::default(),
             strand,
-            used: AtomicBool::new(true),
             measured: Mutex::default(),
         });
         if let Some(outbox) = outbox {
@@ -196,30 +196,43 @@ impl Copy {
 
     /// Notes that the copy is in use.
     pub(crate) fn touch(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+        let now = self.site.looks.load(Ordering::Relaxed);
+        // Mostly it is the same, and others' copies of the cache line stay valid.
+        if self.used_at.load(Ordering::Relaxed) != now {
+            self.used_at.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether the copy was in use since this was last asked.
-    pub(crate) fn was_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
+    /// The look at idle copies before which it was used last.
+    pub(crate) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
     }
 
-    /// Bytes and user tables, as of now if the files are open.
-    pub(crate) fn measure(&self) -> (u64, u64) {
+    /// Bytes and user tables, as of now if the files are open. `None`: they never were.
+    pub(crate) fn measure(&self) -> Option<(u64, u64)> {
         let open = self
             .slot
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         match open {
-            Some(open) => (
+            Some(open) => Some((
                 open.database.file_size(),
                 open.database.table_count().unwrap_or_default(),
-            ),
+            )),
             None => *self.measured.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Whether [`Copy::measure`] has nothing to tell.
+    pub(crate) fn is_unmeasured(&self) -> bool {
+        let closed = self
+            .slot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none();
+        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        closed && measured.is_none()
     }
 
     /// Remembers what [`Copy::measure`] gives while the files are closed.

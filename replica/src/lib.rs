@@ -44,7 +44,7 @@ mod term_file;
 mod wait;
 
 pub use config::{
-    BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, IDLE_WAIT, INLINE_STEPS_MAX,
+    BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, IDLE_WAIT, INLINE_STEPS_MAX, OPEN_MAX,
     QUEUE_BYTES_MAX, RESYNCS_MAX, ReplicaConfig, SILENCE_SLACK,
 };
 pub use connector::{Connecting, Connector, Io, TcpConnector, Upstream, UpstreamError};

@@ -46,6 +46,12 @@ impl Node for Replica {
                 .cloned()
         });
         let Some(entry) = entry else { return Ok(None) };
+        if let Some(copy) = self.core().copy(entry.uuid)
+            && copy.is_unmeasured()
+        {
+            // One that cannot be opened counts as empty.
+            copy.awake(Instant::now() + WAKE_WAIT).await;
+        }
         let infos = infos(self.core(), vec![entry]).await?;
         Ok(infos.into_iter().next())
     }
@@ -181,12 +187,12 @@ impl Node for Replica {
     }
 }
 
-/// What the catalogue and the copies say of databases. Those that are not open here count as empty.
+/// What the catalogue and the copies say of databases. Those that were never open here count as empty.
 async fn infos(core: &Core, entries: Vec<CatalogueEntry>) -> Result<Vec<DatabaseInfo>, Failure> {
     let primary_region = primary_region(core);
     let copies: Vec<_> = entries.iter().map(|entry| core.copy(entry.uuid)).collect();
     let sizes = core.on_thread(move || {
-        let measure = |copy: &Option<Arc<Copy>>| copy.as_ref().map(|copy| copy.measure());
+        let measure = |copy: &Option<Arc<Copy>>| copy.as_ref().and_then(|copy| copy.measure());
         copies
             .iter()
             .map(|copy| measure(copy).unwrap_or_default())

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tidemark_engine::{IdleRule, open_files};
 use tidemark_protocol::DatabaseId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
@@ -24,9 +26,11 @@ use crate::metrics::{AtScrape, HeartbeatAge, Metrics};
 use crate::site::Site;
 use crate::soundings::Soundings;
 use crate::sources::Sources;
-use crate::standing::Condition;
+use crate::standing::{Condition, Standing};
 use crate::term_file::TermFile;
 
+/// How often it is looked which databases are idle.
+const LOOK: Duration = Duration::from_secs(1);
 /// Time that databases get for closing when the node stops.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
@@ -95,6 +99,7 @@ impl Replica {
             metrics: Metrics::default(),
             soundings: Soundings::new(),
             queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+            looks: AtomicU64::new(0),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             resyncs: Arc::new(Semaphore::new(config.resyncs_max)),
             failed: CancellationToken::new(),
@@ -178,18 +183,35 @@ impl Replica {
     }
 }
 
-/// Lets databases that nobody uses close their files. One timer for all of them.
+/// Lets databases close their files that nobody uses, or that are used least recently while too many are open. One
+/// timer for all of them.
 async fn close_idle(core: Arc<Core>, stop: CancellationToken) {
+    let ReplicaConfig {
+        idle_wait,
+        open_max,
+        engine,
+        ..
+    } = &core.config;
+    let look = LOOK.min(*idle_wait);
+    let rule = IdleRule {
+        looks_max: u64::try_from(idle_wait.as_millis() / look.as_millis().max(1))
+            .unwrap_or(u64::MAX),
+        open_max: *open_max,
+        files_max: engine.files_max,
+    };
     loop {
         tokio::select! {
-            () = tokio::time::sleep(core.config.idle_wait) => {}
+            () = tokio::time::sleep(look) => {}
             () = stop.cancelled() => return,
         }
-        for copy in core.copies() {
-            let awake = copy.stands_so(|standing| !standing.asleep());
-            if awake && copy.id() != DatabaseId::CATALOGUE && !copy.was_used() {
-                copy.feed(Item::Sleep);
-            }
+        let now = core.site.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        let copies = core.copies().into_iter();
+        let awake = copies.filter(|copy| {
+            copy.id() != DatabaseId::CATALOGUE && copy.stands_so(Standing::readable)
+        });
+        let awake: Vec<_> = awake.map(|copy| (copy.used_at(), copy)).collect();
+        for copy in rule.pick(now, awake, open_files()) {
+            copy.feed(Item::Sleep);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tidemark_engine::{Options, Threads};
 use tidemark_protocol::DatabaseId;
@@ -25,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) queue_bytes: Arc<Semaphore>,
     /// Places for databases that resynchronise at once.
     pub(crate) resyncs: Arc<Semaphore>,
+    /// Looks at which copies are idle, counted: the time that copies note their uses by.
+    pub(crate) looks: AtomicU64,
     /// Held by each export.
     pub(crate) exports: Arc<Semaphore>,
     /// Cancelled when a part of the node has failed for good.

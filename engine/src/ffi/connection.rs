@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use crate::options::Limits;
 const PERSISTENT: c_uint = c::SQLITE_PREPARE_PERSISTENT.cast_unsigned();
 /// Steps of the virtual machine between two looks at the deadline.
 const PROGRESS_STEPS: u32 = 400;
+
+/// Connections that are open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How a connection is opened.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +113,7 @@ impl Connection {
         initialize()?;
         // SAFETY: the strings outlive the call; the manager's data passes to SQLite.
         let code = unsafe { c::libsql_open_v3(path.as_ptr(), &mut raw, flags, vfs, manager(wal)) };
+        OPEN.fetch_add(1, Ordering::Relaxed);
         let connection = Self {
             raw,
             context: Arc::default(),
@@ -391,8 +396,14 @@ impl Connection {
     }
 }
 
+/// Connections that this process has open.
+pub(crate) fn open_connections() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the connection is ours. With statements left SQLite keeps it until the last of them
         // is finalised; a null pointer is a no-op.
         unsafe { c::sqlite3_close_v2(self.raw) };

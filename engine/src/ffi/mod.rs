@@ -21,7 +21,7 @@ mod text;
 mod virtual_wal;
 
 pub(crate) use code::Code;
-pub(crate) use connection::{Connection, Setup, Stopped};
+pub(crate) use connection::{Connection, Setup, Stopped, open_connections};
 pub(crate) use inner_wal::{InnerWal, WalKey};
 pub(crate) use statement::{Prepared, Step};
 pub(crate) use text::tail;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tidemark_engine::SMALL_BYTES_MAX;
+use tidemark_engine::{IdleRule, SMALL_BYTES_MAX, open_files};
 use tidemark_protocol::{DatabaseId, Position};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,11 @@ impl Databases {
         stop: CancellationToken,
     ) {
         let looks_max = (idle_wait.as_millis() / LOOK.as_millis()).max(1);
-        let looks_max = u64::try_from(looks_max).unwrap_or(u64::MAX);
+        let rule = IdleRule {
+            looks_max: u64::try_from(looks_max).unwrap_or(u64::MAX),
+            open_max,
+            files_max: self.options.files_max,
+        };
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -46,7 +50,7 @@ impl Databases {
                 _ = look.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let idle = self.idle(looks_max, open_max);
+            let idle = self.idle(&rule);
             stream::iter(idle)
                 .for_each_concurrent(AT_ONCE, async |database| {
                     if let Err(error) = self.put_to_sleep(database).await {
@@ -58,24 +62,18 @@ impl Databases {
     }
 
     /// Those to be put to sleep now. Begins the next look.
-    fn idle(&self, looks_max: u64, open_max: usize) -> Vec<DatabaseId> {
+    fn idle(&self, rule: &IdleRule) -> Vec<DatabaseId> {
         let now = self.begin_look();
-        let mut open: Vec<_> = self
+        let open: Vec<_> = self
             .all()
             .into_iter()
-            .map(|line| (line.used_at(), line.id(), line.database().file_size()))
-            .filter(|(_, id, _)| *id != DatabaseId::CATALOGUE)
+            .map(|line| (line.used_at(), (line.id(), line.database().file_size())))
+            .filter(|(_, (id, _))| *id != DatabaseId::CATALOGUE)
             .collect();
         let count = i64::try_from(open.len() + 1).unwrap_or(i64::MAX);
         self.context.metrics.open_databases.set(count);
-        open.sort_unstable_by_key(|(used_at, ..)| *used_at);
-        let excess = open.len().saturating_sub(open_max);
-        let idle = open.into_iter().enumerate().filter(|(at, (used_at, ..))| {
-            let looks = now.saturating_sub(*used_at);
-            // One in use would be opened again at once.
-            looks > looks_max || (*at < excess && looks > 1)
-        });
-        idle.filter_map(|(_, (_, id, bytes))| {
+        let idle = rule.pick(now, open, open_files());
+        idle.filter_map(|(id, bytes)| {
             if bytes <= SMALL_BYTES_MAX {
                 return Some(id);
             }

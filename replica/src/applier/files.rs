@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_engine::{CheckpointMode, Database, OpenError, Opened};
+use tidemark_engine::{CheckpointMode, Database, OpenError, Opened, claimed_position};
 use tidemark_protocol::stream::FollowerMessage;
-use tidemark_protocol::{PAGE_SIZE, Position};
+use tidemark_protocol::{DatabaseId, PAGE_SIZE, Position};
 use tokio::sync::oneshot;
 
 use super::{
@@ -24,6 +24,20 @@ pub(super) enum Unopened {
 }
 
 impl Applier {
+    /// Says where the files are, if that can be had without opening them, or opens them.
+    pub(super) fn on_begin(&mut self, copy: &Arc<Copy>) {
+        let claimed = (self.id != DatabaseId::CATALOGUE)
+            .then(|| claimed_position(&copy.directory(), self.id))
+            .flatten();
+        let Some(position) = claimed else {
+            return self.on_open(copy);
+        };
+        // As if it had gone to sleep. Opened, it is looked whether that is so, before anything is read of it.
+        self.asleep = Some(position);
+        self.publish(copy, Condition::Alone);
+        self.follow(copy);
+    }
+
     /// Opens the files and says where they are.
     pub(super) fn on_open(&mut self, copy: &Arc<Copy>) {
         let failed_before = std::mem::take(&mut self.failed);

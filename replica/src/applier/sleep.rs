@@ -1,6 +1,7 @@
 //! A copy that nobody uses closes its files, and opens them for the next read or transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidemark_engine::{CheckpointMode, SMALL_BYTES_MAX};
@@ -17,11 +18,15 @@ impl Applier {
             return;
         };
         let quiet = matches!(self.feed, Feed::Idle | Feed::Following);
-        if !quiet || self.damaged.is_some() || copy.was_used() {
+        if !quiet
+            || self.damaged.is_some()
+            || copy.used_at() == self.site.looks.load(Ordering::Relaxed)
+        {
             return;
         }
         if database.file_size() > SMALL_BYTES_MAX {
             database.close_idle_readers();
+            copy.touch(); // and not again until it has been idle for as long
             return;
         }
         // A WAL would have to be recovered at the next opening.

@@ -320,6 +320,28 @@ async fn idle_database_closes_its_files_and_opens_them_for_reads_and_for_the_str
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn start_opens_no_database_that_was_closed_and_tells_where_it_is() {
+    let mut world = World::new().await;
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (1, 'one')", vec![]);
+    world.caught_up(DB).await;
+    world.restart().await;
+    world.caught_up(DB).await;
+    // It did not go to sleep: it has not been awake.
+    assert!(world.files_are_closed(DB));
+    assert_eq!(world.metric("tidemark_replica_sleeps_total"), 0);
+    assert!(world.source.state().seen.hashes.is_empty());
+    let info = world.node().database("db").await.unwrap();
+    assert_eq!(info.expect("it is listed").num_tables, 1);
+    world
+        .source
+        .write(DB, "INSERT INTO t VALUES (2, 'two')", vec![]);
+    let read = at_least("SELECT v FROM t WHERE id = 2", world.source.bookmark(DB));
+    assert_eq!(world.value(read).await, "two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn file_changed_while_it_was_closed_is_noticed_at_the_next_read() {
     let world = World::new().await;
     world
