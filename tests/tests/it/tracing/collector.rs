@@ -124,11 +124,15 @@ fn read(resource: &[KeyValue], span: otlp::Span) -> Span {
 fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |one: &KeyValue| {
         let value = one.value.as_ref().and_then(|value| value.value.as_ref());
-        let text = match value.expect("a value") {
-            Value::StringValue(text) => text.clone(),
-            Value::IntValue(number) => number.to_string(),
-            Value::BoolValue(yes) => yes.to_string(),
-            other => format!("{other:?}"),
+        let value = value.expect("a value");
+        let text = if let Value::StringValue(text) = value {
+            text.clone()
+        } else if let Value::IntValue(number) = value {
+            number.to_string()
+        } else if let Value::BoolValue(yes) = value {
+            yes.to_string()
+        } else {
+            format!("{value:?}")
         };
         (one.key.clone(), text)
     };

@@ -85,7 +85,8 @@ async fn write_by_way_of_a_replica_is_one_trace_over_both_nodes() {
     assert_eq!(write.fields["db"], at_primary.fields["db"]);
     assert!(write.fields.contains_key("term"), "{write:?}");
     assert!(write.fields.contains_key("position"), "{write:?}");
-    assert_eq!(at_replica.fields["forwarded"], "write");
+    // A request without a session is for the primary, whatever it does.
+    assert_eq!(at_replica.fields["forwarded"], "contract");
     assert_eq!(at_replica.fields["http.response.status_code"], "200");
     let nodes = [at_replica, at_primary].map(|span| &span.resource);
     let [at_replica, at_primary] = nodes;
