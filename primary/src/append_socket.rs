@@ -1,6 +1,7 @@
 //! Voters' appends over a WebSocket: `GET /tidemark/v1/raft/append`, with the headers of any voters' message.
 //!
-//! Binary messages both ways, as in the bodies of single requests; the n-th answer is to the n-th request. The
+//! Binary messages both ways, as in the bodies of single requests; the n-th answer is to the n-th request. So a frame of
+//! another kind, which neither side sends, ends the connection: it may be a message whose kind was damaged. The
 //! leader opens one per follower when it has something to send, keeps it, and opens another when it ends. The
 //! follower closes it after a minute without a message, which costs the leader one handshake.
 
@@ -84,7 +85,10 @@ async fn carry(
                     }
                 }
                 Message::Close(_) => break,
-                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                    tracing::warn!("a voter answered appends with a frame that is no answer");
+                    break;
+                }
             }
         }
         Ok::<_, tungstenite::Error>(())
@@ -122,7 +126,10 @@ pub(crate) async fn serve(consensus: Consensus, socket: WebSocket) {
                     }
                 }
                 ws::Message::Close(_) => break,
-                ws::Message::Text(_) | ws::Message::Ping(_) | ws::Message::Pong(_) => {}
+                ws::Message::Text(_) | ws::Message::Ping(_) | ws::Message::Pong(_) => {
+                    tracing::warn!("a voter sent a frame among its appends that is none");
+                    break;
+                }
             }
         }
     };
@@ -131,7 +138,7 @@ pub(crate) async fn serve(consensus: Consensus, socket: WebSocket) {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error @ AnswerError::Message(_)) => {
-                    tracing::warn!(%error, "a voter speaks another language");
+                    tracing::warn!(%error, "a voter sent a message that is not understood");
                     break;
                 }
                 Err(AnswerError::Stopped | AnswerError::Promised) => break,

@@ -110,7 +110,7 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
     match primary.consensus.answer(&message).await {
         Ok(answer) => Body::from(answer).into_response(),
         Err(error @ AnswerError::Message(_)) => {
-            tracing::warn!(%error, "a voter speaks another language");
+            tracing::warn!(%error, "a voter sent a message that is not understood");
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
         Err(error @ (AnswerError::Stopped | AnswerError::Promised)) => {

@@ -368,22 +368,20 @@ impl Drop for Down<'_> {
     }
 }
 
-/// The next message of the source. Control frames of the WebSocket are passed over.
+/// The next message of the source. No source sends frames of other kinds: one may be a message whose kind was damaged,
+/// and a message that is passed over would be missed for as long as the connection lasts.
 async fn receive(
     socket: &mut (impl StreamExt<Item = Result<Message, tungstenite::Error>> + Unpin),
 ) -> Result<SourceMessage, Lost> {
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) => return Ok(SourceMessage::decode(&bytes)?),
-            Some(Ok(Message::Text(_))) => {
-                return Err(Lost::Protocol {
-                    complaint: "a text message".to_owned(),
-                });
-            }
-            Some(Ok(Message::Close(_))) | None => return Err(Lost::Closed),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Err(error)) => return Err(error.into()),
+    match socket.next().await {
+        Some(Ok(Message::Binary(bytes))) => Ok(SourceMessage::decode(&bytes)?),
+        Some(Ok(Message::Close(_))) | None => Err(Lost::Closed),
+        Some(Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+            Err(Lost::Protocol {
+                complaint: "a frame that is no binary message".to_owned(),
+            })
         }
+        Some(Err(error)) => Err(error.into()),
     }
 }
 

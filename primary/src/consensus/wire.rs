@@ -1,7 +1,8 @@
 //! What voters of a cell say to each other, as bytes.
 //!
-//! One request, one answer. Lengths are bounded before anything is allocated; that bytes arrive whole and
-//! from a voter of this cell is the transport's part. Byte tables in `docs/formats.md`, under "Log".
+//! One request, one answer, each under a CRC of its own: what was damaged on the way is refused here, before any of it
+//! is believed. Lengths are bounded before anything is allocated; that bytes come from a voter of this cell is the
+//! transport's part. Byte tables in `docs/formats.md`, under "Log".
 
 use std::io::{self, Read, Write};
 
@@ -19,8 +20,11 @@ use super::records::{
 };
 use super::snapshot::{Content, Receipt};
 
-/// Version of everything in this file.
-const VERSION: u8 = 1;
+/// Version of everything in this file. Version 1 had no CRC.
+const VERSION: u8 = 2;
+/// Version, kind, CRC.
+const HEAD_BYTES: usize = 2 + CRC_BYTES;
+const CRC_BYTES: usize = 4;
 
 const KIND_APPEND: u8 = 1;
 const KIND_VOTE: u8 = 2;
@@ -39,6 +43,16 @@ const NOT_INSTALLED: u8 = 2;
 
 /// Entries of one message that are accepted. More than a leader sends.
 const ENTRIES_MAX: u32 = 64 << 10;
+
+/// A message did not arrive as it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("message has CRC {got:08x}, its bytes have {expected:08x}")]
+pub(super) struct DamagedMessage {
+    /// What it says.
+    pub(super) got: u32,
+    /// What its bytes come to.
+    pub(super) expected: u32,
+}
 
 /// What one voter asks of another.
 #[derive(Clone, Debug)]
@@ -87,7 +101,7 @@ impl Request {
                     entries,
                     leader_commit,
                 } = append;
-                w.write_all(&[VERSION, KIND_APPEND])?;
+                w.write_all(&head(KIND_APPEND))?;
                 put_vote(&mut w, vote)?;
                 put_log_id(&mut w, prev_log_id.as_ref())?;
                 put_log_id(&mut w, leader_commit.as_ref())?;
@@ -106,7 +120,7 @@ impl Request {
                     last_membership,
                 } = &snapshot.meta;
                 let Content { manifest, source } = &snapshot.snapshot;
-                w.write_all(&[VERSION, KIND_SNAPSHOT])?;
+                w.write_all(&head(KIND_SNAPSHOT))?;
                 put_vote(&mut w, vote)?;
                 put_log_id(&mut w, last_log_id.as_ref())?;
                 put_log_id(&mut w, last_membership.log_id().as_ref())?;
@@ -115,18 +129,18 @@ impl Request {
                 put_bytes(&mut w, manifest, MANIFEST_BYTES_MAX)?;
             }
             Self::Transfer(transfer) => {
-                w.write_all(&[VERSION, KIND_TRANSFER])?;
+                w.write_all(&head(KIND_TRANSFER))?;
                 put_vote(&mut w, transfer.from_leader())?;
                 w.write_all(&transfer.to_node_id().to_le_bytes())?;
                 put_log_id(&mut w, transfer.last_log_id())?;
             }
         }
-        Ok(w.into())
+        Ok(sealed(w))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut r = bytes;
-        let request = match get_kind(&mut r)? {
+        let (kind, mut r) = opened(bytes)?;
+        let request = match kind {
             KIND_APPEND => {
                 let vote = get_vote(&mut r)?;
                 let prev_log_id = get_log_id(&mut r)?;
@@ -185,7 +199,7 @@ impl Answer {
         let mut w = Vec::new();
         match self {
             Self::Append(append) => {
-                w.write_all(&[VERSION, KIND_APPEND])?;
+                w.write_all(&head(KIND_APPEND))?;
                 match append {
                     AppendEntriesResponse::Success => w.write_all(&[APPENDED])?,
                     AppendEntriesResponse::PartialSuccess(upto) => {
@@ -204,13 +218,13 @@ impl Answer {
                 vote_granted,
                 last_log_id,
             }) => {
-                w.write_all(&[VERSION, KIND_VOTE])?;
+                w.write_all(&head(KIND_VOTE))?;
                 put_vote(&mut w, vote)?;
                 w.write_all(&[u8::from(*vote_granted)])?;
                 put_log_id(&mut w, last_log_id.as_ref())?;
             }
             Self::Snapshot(receipt) => {
-                w.write_all(&[VERSION, KIND_SNAPSHOT])?;
+                w.write_all(&head(KIND_SNAPSHOT))?;
                 match receipt {
                     Receipt::Installed { vote } => {
                         w.write_all(&[INSTALLED])?;
@@ -221,15 +235,16 @@ impl Answer {
                 }
             }
             Self::Transfer { accepted } => {
-                w.write_all(&[VERSION, KIND_TRANSFER, u8::from(*accepted)])?;
+                w.write_all(&head(KIND_TRANSFER))?;
+                w.write_all(&[u8::from(*accepted)])?;
             }
         }
-        Ok(w.into())
+        Ok(sealed(w))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut r = bytes;
-        let answer = match get_kind(&mut r)? {
+        let (kind, mut r) = opened(bytes)?;
+        let answer = match kind {
             KIND_APPEND => Self::Append(match take::<1>(&mut r)? {
                 [APPENDED] => AppendEntriesResponse::Success,
                 [APPENDED_PART] => AppendEntriesResponse::PartialSuccess(get_log_id(&mut r)?),
@@ -266,7 +281,7 @@ fn put_vote_request(w: &mut impl Write, kind: u8, request: &VoteRequest<Cell>) -
         last_log_id,
         leadership_transfer,
     } = request;
-    w.write_all(&[VERSION, kind])?;
+    w.write_all(&head(kind))?;
     put_vote(w, vote)?;
     put_log_id(w, last_log_id.as_ref())?;
     w.write_all(&[u8::from(*leadership_transfer)])
@@ -336,14 +351,41 @@ fn get_flag(r: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-fn get_kind(r: &mut impl Read) -> io::Result<u8> {
-    let [version, kind] = take(r)?;
+/// What a message begins with, the place of its CRC included.
+fn head(kind: u8) -> [u8; HEAD_BYTES] {
+    [VERSION, kind, 0, 0, 0, 0]
+}
+
+/// The message, complete but for its CRC, with it.
+fn sealed(mut message: Vec<u8>) -> Bytes {
+    let crc = crc(&message);
+    message[2..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+    message.into()
+}
+
+/// The kind and the content of a message that arrived as it was sent.
+fn opened(message: &[u8]) -> io::Result<(u8, &[u8])> {
+    let mut r = message;
+    let [version, kind] = take(&mut r)?;
     if version != VERSION {
         return Err(damaged(format!(
             "message has version {version}, this build reads {VERSION}"
         )));
     }
-    Ok(kind)
+    let got = u32::from_le_bytes(take(&mut r)?);
+    let expected = crc(message);
+    if got != expected {
+        return Err(damaged(DamagedMessage { got, expected }));
+    }
+    Ok((kind, r))
+}
+
+/// Of a whole message without the CRC itself.
+fn crc(message: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&message[..2]);
+    hasher.update(&message[HEAD_BYTES..]);
+    hasher.finalize()
 }
 
 fn all_read(rest: &[u8]) -> io::Result<()> {
@@ -394,10 +436,28 @@ mod tests {
         }
     }
 
+    fn flipped(bytes: &[u8], at: usize, bit: u32) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1 << bit;
+        bytes
+    }
+
+    /// Whether this is the refusal of a damaged message, with what it says and what it has.
+    fn names_both(refused: &io::Error) -> bool {
+        let inner = refused.get_ref();
+        let damage = inner.and_then(|inner| inner.downcast_ref::<DamagedMessage>());
+        damage.is_some_and(|DamagedMessage { got, expected }| {
+            let text = refused.to_string();
+            got != expected
+                && text.contains(&format!("{got:08x}"))
+                && text.contains(&format!("{expected:08x}"))
+        })
+    }
+
     #[test]
     fn golden_bytes_of_a_snapshot() {
         let bytes = snapshot().encode().expect("encodes");
-        let mut expected = vec![1, 4];
+        let mut expected = vec![2, 4, 0x98, 0x4c, 0xe6, 0x84];
         expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
         expected.extend([1, 3, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -414,12 +474,14 @@ mod tests {
         let bytes = installed.encode().expect("encodes");
         assert_eq!(
             bytes,
-            [1, 4, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0][..]
+            [
+                2, 4, 0xaa, 0x30, 0x50, 0xe1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0
+            ][..]
         );
     }
 
     #[test]
-    fn requests_survive_a_round_trip_and_no_cut() {
+    fn requests_survive_a_round_trip_and_no_cut_or_flipped_bit() {
         let command = Command::Transaction(crate::consensus::tests::transaction(5, 1));
         let append = AppendEntriesRequest {
             vote: CellVote::new_committed(3, 1),
@@ -453,6 +515,11 @@ mod tests {
             assert_eq!(format!("{decoded:?}"), format!("{request:?}"));
             for cut in 0..bytes.len() {
                 assert!(Request::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+                for bit in 0..8 {
+                    let damaged = flipped(&bytes, cut, bit);
+                    let refused = Request::decode(&damaged).expect_err("damaged");
+                    assert!(cut == 0 || names_both(&refused), "byte {cut}: {refused}");
+                }
             }
             let longer = [&bytes[..], &[0]].concat();
             assert!(Request::decode(&longer).is_err());
@@ -460,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_survive_a_round_trip_and_no_cut() {
+    fn answers_survive_a_round_trip_and_no_cut_or_flipped_bit() {
         let vote = CellVote::new(4, 2);
         let answers = [
             Answer::Append(AppendEntriesResponse::Success),
@@ -482,6 +549,11 @@ mod tests {
             assert_eq!(Answer::decode(&bytes).expect("decodes"), answer);
             for cut in 0..bytes.len() {
                 assert!(Answer::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+                for bit in 0..8 {
+                    let damaged = flipped(&bytes, cut, bit);
+                    let refused = Answer::decode(&damaged).expect_err("damaged");
+                    assert!(cut == 0 || names_both(&refused), "byte {cut}: {refused}");
+                }
             }
         }
     }

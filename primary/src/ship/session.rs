@@ -79,6 +79,8 @@ pub(crate) enum SessionError {
     Closed,
     #[error("the replica sent something unreadable")]
     Message(#[from] StreamError),
+    #[error("the replica sent a frame that is no binary message")]
+    Frame,
     #[error("the replica began with {got}, expected a hello")]
     NoHello { got: String },
     #[error("the replica has seen term {theirs}, this node ships under {ours}")]
@@ -117,7 +119,8 @@ async fn read(
         let result = match message {
             Ok(Message::Binary(bytes)) => FollowerMessage::decode(&bytes).map_err(Into::into),
             Ok(Message::Close(_)) => Err(SessionError::Closed),
-            Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => continue,
+            // No replica sends one: it may be a message whose kind was damaged.
+            Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => Err(SessionError::Frame),
             Err(error) => Err(SessionError::Connection(error.to_string())),
         };
         let ended = result.is_err();
