@@ -5,9 +5,23 @@
 //! longer holds is kept in the file `requests`, written before the log is purged, so that
 //! `file + log suffix` always gives the whole table.
 //!
-//! A request is remembered for [`AGE_MAX_MS`] (by the clock of the primary that made the record), or
-//! until [`COUNT_MAX`] others were remembered after it, whichever is first; its answer is kept until
-//! younger ones fill [`ANSWERS_BYTES_MAX`]. Later than that a retry is a new request.
+//! A request is remembered for [`AGE_MAX_MS`] at least, unless [`COUNT_MAX`] others were remembered after it; its
+//! answer is kept until younger ones fill [`ANSWERS_BYTES_MAX`]. Later than that a retry is a new request.
+//!
+//! # Age
+//!
+//! No clock says how old a request is: a primary's may jump, and its successor's may be ahead by more than a whole
+//! age. The order of the log does, by the stamps in it: from one request to the next as much time counts as their stamps
+//! are apart, but none where they go back, and never more than [`STEP_MAX_MS`]. A request is as old as these steps since.
+//!
+//! ```text
+//! age = sum of min(max(0, stamp - stamp before), STEP_MAX_MS), over the requests after it
+//! ```
+//!
+//! So a jump, or another primary's clock, ages the requests by one step at most, less than an election takes, and a
+//! clock that is put back by nothing. Where requests are rarer than a step they are remembered for longer, until
+//! `AGE_MAX_MS / STEP_MAX_MS` have come after them. The table alone gives all ages: every voter forgets the same at the
+//! same place of the log, whatever its own clock says.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -20,8 +34,10 @@ use tidemark_protocol::{Epoch, Position, RequestId, Seq, StateChecksum, Transact
 pub(crate) const COUNT_MAX: usize = 1_000_000;
 /// Bytes of answers kept per database.
 pub(crate) const ANSWERS_BYTES_MAX: usize = 32 << 20;
-/// Milliseconds for which a request is remembered.
+/// Milliseconds for which a request is remembered, at least.
 pub(crate) const AGE_MAX_MS: u64 = 15 * 60 * 1000;
+/// Most milliseconds that count from one request to the next: what a clock that jumps can do.
+const STEP_MAX_MS: u64 = 1000;
 
 const MAGIC: &[u8; 8] = b"TMREQ\0\0\x01";
 const FILE: &str = "requests";
@@ -59,6 +75,7 @@ pub(crate) struct Outcome {
     pub(crate) position: Position,
     /// The `result` array its client got, if it was short and young enough to keep.
     pub(crate) answer: Option<Bytes>,
+    /// The stamp of its record, by the clock of the primary that made it.
     at_ms: u64,
 }
 
@@ -68,6 +85,8 @@ pub(crate) struct Remembered {
     outcomes: HashMap<RequestId, Outcome>,
     /// In commit order, oldest first.
     order: VecDeque<RequestId>,
+    /// Milliseconds that the oldest is old: the steps between all of them.
+    age_ms: u64,
     /// Those of them whose answers are kept: a suffix, as the oldest answers go first.
     answered: VecDeque<RequestId>,
     answers_bytes: usize,
@@ -125,11 +144,7 @@ impl Remembered {
         while self.answers_bytes > ANSWERS_BYTES_MAX {
             self.forget_oldest_answer();
         }
-        while let Some(oldest) = self.order.front() {
-            let until = self.outcomes[oldest].at_ms.saturating_add(AGE_MAX_MS);
-            if self.order.len() <= COUNT_MAX && until >= header.proposed_at_ms {
-                break;
-            }
+        while self.order.len() > COUNT_MAX || self.age_ms > AGE_MAX_MS {
             self.forget_oldest();
         }
     }
@@ -141,6 +156,9 @@ impl Remembered {
         if let Some(answer) = &outcome.answer {
             self.answers_bytes += answer.len();
             self.answered.push_back(request);
+        }
+        if let Some(before) = self.order.back() {
+            self.age_ms += step_ms(self.outcomes[before].at_ms, outcome.at_ms);
         }
         self.outcomes.insert(request, outcome);
         self.order.push_back(request);
@@ -154,7 +172,10 @@ impl Remembered {
         if self.answered.front() == Some(&request) {
             self.forget_oldest_answer();
         }
-        self.outcomes.remove(&request);
+        let outcome = self.outcomes.remove(&request);
+        if let (Some(outcome), Some(next)) = (outcome, self.order.front()) {
+            self.age_ms -= step_ms(outcome.at_ms, self.outcomes[next].at_ms);
+        }
     }
 
     fn forget_oldest_answer(&mut self) {
@@ -191,6 +212,11 @@ impl Remembered {
         to.put_u32_le(crc);
         to
     }
+}
+
+/// How much older a request becomes between these two stamps.
+fn step_ms(before_ms: u64, after_ms: u64) -> u64 {
+    after_ms.saturating_sub(before_ms).min(STEP_MAX_MS)
 }
 
 fn decode(bytes: &Bytes) -> Option<Remembered> {
@@ -341,9 +367,38 @@ mod tests {
         assert!(by_count.get(&id(10)).is_none() && by_count.get(&id(11)).is_some());
 
         let mut by_age = table(10);
-        by_age.note(&transaction(10, AGE_MAX_MS + 5, b"[]"));
+        let steps = AGE_MAX_MS / STEP_MAX_MS;
+        for step in 1..=steps {
+            by_age.note(&transaction(9 + step, 5 + step * STEP_MAX_MS, b"[]"));
+        }
+        // The first step took it from 9 ms to 1005 ms.
         assert!(by_age.get(&id(4)).is_none() && by_age.get(&id(5)).is_some());
         assert_eq!(by_age.outcomes.len(), by_age.order.len());
+    }
+
+    /// What a primary's clock does, or another primary's, must not make a retry count twice.
+    #[test]
+    fn clocks_that_jump_make_no_request_old() {
+        let hours = 3_600_000;
+        let jumps = [0, 5 * hours, 3, 9 * hours, 9 * hours + 1, 1, u64::MAX, 2];
+        let mut remembered = Remembered::default();
+        for (number, at_ms) in (0..).zip(jumps) {
+            remembered.note(&transaction(number, at_ms, b"[]"));
+        }
+        assert_eq!(remembered.order.len(), jumps.len(), "none is forgotten");
+        let forward = [5 * hours, 9 * hours, u64::MAX].len() as u64;
+        assert_eq!(remembered.age_ms, forward * STEP_MAX_MS + 1);
+
+        // Ages come from the table alone: one that is read back goes on in the same way.
+        let mut loaded = decode(&remembered.encode().into()).unwrap();
+        assert_eq!(loaded.age_ms, remembered.age_ms);
+        for number in 0..2 * AGE_MAX_MS / STEP_MAX_MS {
+            let next = transaction(100 + number, 2 + number * STEP_MAX_MS, b"[]");
+            remembered.note(&next);
+            loaded.note(&next);
+        }
+        assert_eq!(loaded.order, remembered.order);
+        assert_eq!(remembered.order.len() as u64, AGE_MAX_MS / STEP_MAX_MS + 1);
     }
 
     #[test]
