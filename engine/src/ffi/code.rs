@@ -41,7 +41,8 @@ impl Code {
     /// Whether it tells of the machine rather than of a statement.
     ///
     /// A corrupt virtual table is the statement's affair: clients can write nonsense into the shadow
-    /// tables of their own full-text index.
+    /// tables of their own full-text index. So is what is full: while a statement runs nothing of it reaches a disk, but
+    /// there may be no row id left above the largest.
     pub(crate) fn is_machine(self) -> bool {
         matches!(
             self.primary(),
@@ -50,7 +51,6 @@ impl Code {
                 | Self::NOMEM
                 | Self::IOERR
                 | Self::CORRUPT
-                | Self::FULL
                 | Self::CANTOPEN
                 | Self::PROTOCOL
                 | Self::MISUSE

@@ -88,6 +88,21 @@ fn messages_have_d1s_form() {
     assert_eq!(node.read("SELECT count(*) FROM t").1.integer(), 1);
 }
 
+/// Not the disk is full, but the numbers that rows may have.
+#[test]
+fn a_table_without_a_row_id_left_fails_the_statement_alone() {
+    let mut node = Node::new();
+    node.commit(
+        "CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b);
+         INSERT INTO t VALUES(9223372036854775807, 1);",
+    );
+    let insert = "INSERT INTO t(b) VALUES(2)";
+    let message = "database or disk is full: SQLITE_FULL";
+    assert_eq!(node.refused(insert), message);
+    node.commit("INSERT INTO t VALUES(2, 2)");
+    assert_eq!(node.read("SELECT count(*) FROM t").1.integer(), 2);
+}
+
 #[test]
 fn what_could_escape_the_transaction_or_the_file_is_refused() {
     let mut node = Node::new();
