@@ -6,6 +6,7 @@
 //! [`distance`] and an HTTP face to change them: what lies between the containers of
 //! `docker-compose.yml`, in this folder like everything else that is no code.
 
+mod damage;
 pub mod distance;
 mod link;
 mod pipe;

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::damage::Damage;
+
 /// A way from one end to the other. Both directions of a relay are alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Link {
@@ -46,6 +48,7 @@ pub enum Direction {
 #[derive(Debug)]
 pub(crate) struct Lane {
     schedule: Mutex<Schedule>,
+    damage: Mutex<Damage>,
     cut: watch::Sender<bool>,
 }
 
@@ -66,6 +69,7 @@ impl Lane {
         };
         Self {
             schedule: Mutex::new(schedule),
+            damage: Mutex::new(Damage::new(seed)),
             cut: watch::Sender::new(false),
         }
     }
@@ -76,6 +80,12 @@ impl Lane {
 
     pub(crate) fn set_link(&self, link: Link) {
         self.schedule().link = link;
+    }
+
+    /// What is done to the bytes on the way.
+    pub(crate) fn damage(&self) -> std::sync::MutexGuard<'_, Damage> {
+        // A panic elsewhere leaves it to damage other bytes than the seed says, at worst.
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_cut(&self, cut: bool) {

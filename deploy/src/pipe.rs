@@ -59,6 +59,7 @@ async fn take(
             // A source that breaks ends like one that closes: what it sent before still arrives.
             read = source.read_buf(&mut buffer) => !matches!(read, Ok(1..)),
         };
+        lane.damage().strike(&mut buffer);
         let sent = Instant::now().max(established);
         last = lane.arrival(sent, buffer.len()).max(last);
         let size = u32::try_from(buffer.len()).expect("at most CHUNK_BYTES were read");

@@ -1,4 +1,4 @@
-//! A TCP relay that behaves like a long way: delay, jitter, bandwidth, and cuts that can be healed.
+//! A TCP relay that behaves like a long way: delay, jitter, bandwidth, damage, and cuts that can be healed.
 //!
 //! 1. A connection is accepted, and one to the target is made in its stead.
 //! 2. Each direction is a [`pipe`](crate::pipe): chunks are stamped with their time of arrival as they
@@ -14,6 +14,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -124,6 +125,16 @@ impl Relay {
     pub fn heal_both(&self) {
         self.heal(Direction::ToTarget);
         self.heal(Direction::FromTarget);
+    }
+
+    /// From now on one byte in so many, on average, arrives as another in this direction. `None`: none does.
+    pub fn damage(&self, direction: Direction, every: Option<NonZeroU64>) {
+        self.shared.lane(direction).damage().set_every(every);
+    }
+
+    /// How many bytes arrived as others in this direction.
+    pub fn damaged(&self, direction: Direction) -> u64 {
+        self.shared.lane(direction).damage().count()
     }
 
     /// Whether no byte gets through in this direction.

@@ -259,3 +259,23 @@ async fn dropping_the_relay_ends_its_connections() {
     let ended = timeout(SOON, way.near.read(&mut [0])).await.expect("ends");
     assert!(matches!(ended, Ok(0) | Err(_)));
 }
+
+#[tokio::test]
+async fn damage_changes_bytes_in_its_direction_alone_until_it_is_mended() {
+    let mut way = way(Link::default()).await;
+    way.relay.damage(Direction::ToTarget, NonZeroU64::new(100));
+    let sent = vec![7; 100_000];
+    way.near.write_all(&sent).await.unwrap();
+    let got = read(&mut way.far, sent.len()).await;
+    let changed = got.iter().filter(|byte| **byte != 7).count() as u64;
+    assert_eq!(way.relay.damaged(Direction::ToTarget), changed);
+    assert!((500..2000).contains(&changed), "{changed} of 100000");
+
+    way.far.write_all(&sent).await.unwrap();
+    assert!(read(&mut way.near, sent.len()).await == sent);
+    assert_eq!(way.relay.damaged(Direction::FromTarget), 0);
+
+    way.relay.damage(Direction::ToTarget, None);
+    way.near.write_all(&sent).await.unwrap();
+    assert!(read(&mut way.far, sent.len()).await == sent);
+}
