@@ -151,19 +151,22 @@ pub(crate) fn json(status: StatusCode, body: Body) -> Response {
     response
 }
 
-/// The envelope around large results, which are not copied.
-struct Pieces {
-    pieces: [Bytes; 3],
+/// A body in pieces, such as the envelope around large results, which are not copied.
+pub(crate) struct Pieces {
+    pieces: Vec<Bytes>,
     next: usize,
 }
 
 impl Pieces {
     fn new(results: Bytes) -> Self {
-        let pieces = [
+        Self::of(vec![
             Bytes::from_static(ENVELOPE_HEAD),
             results,
             Bytes::from_static(ENVELOPE_TAIL),
-        ];
+        ])
+    }
+
+    pub(crate) fn of(pieces: Vec<Bytes>) -> Self {
         Self { pieces, next: 0 }
     }
 }

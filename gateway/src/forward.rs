@@ -2,7 +2,7 @@
 //!
 //! 1. A request that was passed on already stops here: a ring of nodes that each believe in another
 //!    must not spin.
-//! 2. It goes out as it came, with its name (`tidemark-request-id`, made up if need be), this node's
+//! 2. It goes out as it came, under a [`guard`], with its name (`tidemark-request-id`, made up if need be), this node's
 //!    (`tidemark-forwarded-by`) and the time that is left.
 //! 3. The answer is streamed back unchanged.
 //! 4. If it certainly was not done there, because nobody was reached or a node said that it does not lead,
@@ -21,7 +21,6 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -31,6 +30,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use tidemark_protocol::contract::DEADLINE_MAX;
+use tidemark_protocol::guard::Damaged;
 use tidemark_protocol::{Failure, FailureKind, Node, NodeId, RequestId, headers};
 use tokio::time::{sleep, timeout};
 use tracing::field::display;
@@ -40,6 +40,7 @@ use crate::ask::{Ask, deadline_passed};
 use crate::config::Handles;
 pub(crate) use crate::forward::search::Search;
 use crate::forward::watched::watched;
+use crate::guard;
 use crate::handover::unknown;
 use crate::trace;
 use crate::transfer::forwarded_host;
@@ -182,13 +183,15 @@ impl Forwarder {
         } = outgoing;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("{}{path}", upstream.trim_end_matches('/'));
-        let (body, watch) = watched(body);
         let name = ask.request.or_else(|| is_named.then(|| self.made_up()));
         let span = trace::forward(&upstream, name);
+        let mut headers = self.outgoing_headers(&span, &head.headers, name, remaining);
+        guard::guard_request(&head.method, path, &mut headers, Some(&body));
+        let (body, watch) = watched(body);
         let request = self
             .client
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&span, &head.headers, name, remaining))
+            .headers(headers)
             .body(reqwest::Body::wrap(body))
             .build()
             .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
@@ -212,14 +215,26 @@ impl Forwarder {
             }
         };
         match sent {
-            Ok(Ok(answer)) if leads_not(&answer) => Ok(Passed::Undone(Ok(returned(answer)))),
-            Ok(Ok(answer)) => {
-                trace::answered(&span, answer.status().as_u16());
-                if let Some(kind) = fault(&answer) {
-                    warn!(%upstream, request, kind, "a request that was passed on failed there");
+            Ok(Ok(answer)) => match returned(answer) {
+                Ok(answer) if leads_not(&answer) => Ok(Passed::Undone(Ok(answer))),
+                Ok(answer) => {
+                    trace::answered(&span, answer.status().as_u16());
+                    if let Some(kind) = fault(&answer) {
+                        warn!(%upstream, request, kind, "a request that was passed on failed there");
+                    }
+                    Ok(Passed::Answered(answer))
                 }
-                Ok(Passed::Answered(returned(answer)))
-            }
+                Err(damaged) => {
+                    warn!(%upstream, %damaged, ?effect, "an answer is not what was sent");
+                    if effect == Effect::Looks {
+                        let failure = unavailable(format!("the answer of {upstream} was damaged"));
+                        Ok(Passed::Undone(Err(failure)))
+                    } else {
+                        let text = format!("the answer of {upstream} was damaged: {damaged}");
+                        Err(unknown(text))
+                    }
+                }
+            },
             Ok(Err(error)) => {
                 // The path may be a link, which is a secret.
                 let error = error.without_url();
@@ -309,7 +324,7 @@ fn is_silence(error: &reqwest::Error) -> bool {
 
 /// Whether a node says that it did nothing because it does not lead, or not yet. One that asks to stay away for
 /// longer than an election takes speaks of an outage.
-fn leads_not(answer: &reqwest::Response) -> bool {
+fn leads_not(answer: &Response) -> bool {
     let kind = answer.headers().get(headers::FAILURE);
     answer.status() == StatusCode::SERVICE_UNAVAILABLE
         && kind.is_some_and(|kind| kind == FailureKind::Unavailable.name())
@@ -328,11 +343,12 @@ pub(crate) fn speaks_of_outage(failure: &Failure) -> bool {
     failure.retry_after.is_some_and(|wait| wait >= OUTAGE_WAIT)
 }
 
-fn returned(answer: reqwest::Response) -> Response {
+fn returned(answer: reqwest::Response) -> Result<Response, Damaged> {
     let (mut head, body) = axum::http::Response::<reqwest::Body>::from(answer).into_parts();
+    let body = guard::answered(head.status, &mut head.headers, body)?;
     head.headers = end_to_end(&head.headers);
     head.extensions.clear();
-    Response::from_parts(head, Body::new(body))
+    Ok(Response::from_parts(head, body))
 }
 
 /// The headers that are not for this connection alone.

@@ -36,6 +36,7 @@ mod databases;
 mod envelope;
 mod forward;
 mod gateway;
+mod guard;
 mod handover;
 mod limits;
 mod metrics;

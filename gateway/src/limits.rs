@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::ask::deadline_passed;
 use crate::config::Limits;
+use crate::guard;
 
 /// Body bytes are counted in units of this.
 const UNIT_BYTES: usize = 1024;
@@ -120,6 +121,9 @@ impl Gate {
         let mut got = 0;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| {
+                if let Some(failure) = guard::damage(&error) {
+                    return failure;
+                }
                 let text = format!("The request is malformed: its body broke off: {error}");
                 Failure::new(FailureKind::BadRequest, text)
             })?;

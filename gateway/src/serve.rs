@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 use tracing::{debug, warn};
 
+use crate::guard::{self, Came};
 use crate::router::READY;
 use crate::serve::clock::Clock;
 use crate::serve::patient::Patient;
@@ -156,7 +157,11 @@ struct Service {
 impl Service {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let asks_for_readiness = request.uri().path() == READY;
-        let mut response = self.router.call(request).await?;
+        let mut response = match guard::admit(request) {
+            Came::Client(request) => self.router.call(request).await?,
+            Came::Node(request) => guard::guard_answer(self.router.call(request).await?).await,
+            Came::Damaged(refusal) => guard::guard_answer(refusal).await,
+        };
         if self.leaving.load(Ordering::Acquire) {
             if asks_for_readiness {
                 response = (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response();

@@ -20,6 +20,8 @@ pub const REQUEST_ID: &str = "tidemark-request-id";
 pub const VALUES: &str = "tidemark-values";
 /// On a request that another node passed on: which. Such a request is never passed on again.
 pub const FORWARDED_BY: &str = "tidemark-forwarded-by";
+/// On a request that another node passed on, and on the answer to it: [`crate::guard::Guard`].
+pub const GUARD: &str = "tidemark-guard";
 /// On a failure: its kind, as [`crate::FailureKind::name`] has it.
 pub const FAILURE: &str = "tidemark-failure";
 /// `true` when the answer of an earlier try of the same request is repeated.

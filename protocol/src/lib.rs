@@ -13,6 +13,7 @@ pub mod d1;
 pub mod dump;
 pub mod env;
 pub mod error;
+pub mod guard;
 pub mod headers;
 pub mod id;
 pub mod node;

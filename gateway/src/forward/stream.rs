@@ -22,6 +22,7 @@ use tracing::{Instrument, warn};
 use crate::trace;
 
 use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, cannot_ask, returned, unavailable};
+use crate::guard;
 
 /// A pause is noticed after one to two of these.
 const SILENCE_WAIT: Duration = Duration::from_secs(30);
@@ -62,10 +63,12 @@ impl Forwarder {
         };
         let name = self.made_up();
         let span = trace::forward(&upstream, Some(name));
+        let mut headers = self.outgoing_headers(&span, &head.headers, Some(name), DEADLINE_MAX);
+        guard::guard_request(&head.method, path, &mut headers, None);
         let request = self
             .streams
             .request(head.method.clone(), url)
-            .headers(self.outgoing_headers(&span, &head.headers, Some(name), DEADLINE_MAX))
+            .headers(headers)
             .body(reqwest::Body::wrap(body))
             .build()
             .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
@@ -74,7 +77,10 @@ impl Forwarder {
             sent = self.streams.execute(request).instrument(span.clone()) => match sent {
                 Ok(answer) => {
                     trace::answered(&span, answer.status().as_u16());
-                    Ok(returned(answer))
+                    returned(answer).map_err(|damaged| {
+                        warn!(%upstream, %damaged, "an answer is not what was sent");
+                        unavailable(format!("the answer of {upstream} was damaged"))
+                    })
                 }
                 Err(error) => {
                     // The path is a secret.

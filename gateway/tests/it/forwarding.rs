@@ -7,6 +7,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde_json::json;
 use tidemark_gateway::ServeConfig;
+use tidemark_protocol::guard::{Guard, body_crc};
 use tidemark_protocol::node::Role;
 use tidemark_protocol::{Failure, FailureKind, OnMiss, ReadContract, RequestId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +21,12 @@ const INSERT: &str = r#"{"sql":"insert into t values (?)","params":["ü"]}"#;
 async fn replica_of(upstream: &str) -> Server {
     let node = Double::following(upstream);
     Server::start_as(node, Role::Replica, |_| {}, ServeConfig::default()).await
+}
+
+/// The whole answer of a node that has nothing to say.
+fn no_content() -> String {
+    let guard = Guard::of(&["204"], std::iter::empty(), Some(body_crc([])));
+    format!("HTTP/1.1 204 No Content\r\ntidemark-guard: {guard}\r\n\r\n")
 }
 
 /// An address at which nobody listens.
@@ -125,6 +132,63 @@ async fn request_without_a_name_gets_one_on_the_way() {
     assert_ne!(first.request, second.request);
 }
 
+/// At stake: other SQL than the client's, or the same under another name, counts.
+#[tokio::test]
+async fn request_that_was_damaged_between_nodes_is_not_run() {
+    let primary = Server::start(Double::leading()).await;
+    let passed = || primary.query(INSERT).passed_on();
+    for damaged in [
+        passed().header("x-d1-bookmark", "first-primary"),
+        passed().body(INSERT.replace("into t", "into u")),
+        // Whose guard was damaged beyond recognition.
+        primary
+            .query(INSERT)
+            .header("tidemark-forwarded-by", "00000000000000c3"),
+    ] {
+        let got = damaged.send().await;
+        assert_eq!(got.status, 503, "{}", got.text());
+        assert_eq!(got.header("tidemark-failure"), Some("unavailable"));
+        assert_eq!(got.header("retry-after"), None, "it may be sent again");
+        assert!(got.text().contains("damaged"), "{}", got.text());
+    }
+    assert!(primary.node.executed().is_empty());
+    passed().send().await.result();
+    assert_eq!(primary.node.executed().len(), 1);
+}
+
+/// At stake: a client believes what no node has said.
+#[tokio::test]
+async fn answer_that_was_damaged_between_nodes_is_not_passed_back() {
+    // Another status than the one that was sent.
+    let damaged = upstream(|mut stream| async move {
+        let answer = no_content().replace("204 No Content", "200 OK");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let replica = replica_of(&damaged.await).await;
+    replica.node.script([Turn::Forward]);
+    let got = replica.query(INSERT).send().await;
+    got.failure(424, 7904, "unknown");
+    replica.node.script([Turn::Forward]);
+    let path = format!("{DATABASES}/{KNOWN}/time_travel/bookmark");
+    let got = replica.get(&path).send().await;
+    got.failure(503, 7905, "unavailable");
+
+    // Another body: it has to break off, as its head has left.
+    let damaged = upstream(|mut stream| async move {
+        let guard = Guard::of(&["200"], std::iter::empty(), Some(body_crc([&b"one"[..]])));
+        let answer =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntidemark-guard: {guard}\r\n\r\ntwo");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let replica = replica_of(&damaged.await).await;
+    replica.node.script([Turn::Forward]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}{DATABASES}/shop/query", replica.base);
+    let answer = client.post(url).body(INSERT).send().await;
+    let body = async { answer?.bytes().await };
+    assert!(body.await.is_err());
+}
+
 #[tokio::test]
 async fn large_answer_is_passed_back_whole() {
     let primary = Server::start(Double::leading()).await;
@@ -162,7 +226,7 @@ async fn request_is_passed_on_once_only() {
     let primary = Server::start(Double::leading()).await;
     let replica = replica_of(&primary.base).await;
     replica.node.script([Turn::Forward]);
-    let from = |ask: crate::server::Ask| ask.header("tidemark-forwarded-by", "00000000000000c3");
+    let from = crate::server::Ask::passed_on;
     from(replica.query(INSERT))
         .send()
         .await
@@ -246,10 +310,7 @@ async fn answer_of_a_leader_that_stops_is_waited_for() {
     let given_up = tokio::spawn(other.query(INSERT).send());
     learns(&other, None).await;
     given_up.await.unwrap().failure(424, 7904, "unknown");
-    stream
-        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(no_content().as_bytes()).await.unwrap();
     assert_eq!(asking.await.unwrap().status, 204);
 }
 
@@ -266,8 +327,7 @@ async fn node_that_leads_no_more_passes_on_what_it_had_let_in() {
 
     // Whoever passed it on looks for itself, and an outage is believed.
     deposed.node.script([not_leading()]);
-    let passed = deposed.query(INSERT);
-    let passed = passed.header("tidemark-forwarded-by", "00000000000000c3");
+    let passed = deposed.query(INSERT).passed_on();
     passed.send().await.failure(503, 7905, "unavailable");
     let outage = Failure::new(FailureKind::Unavailable, "no majority");
     let outage = Turn::Fail(outage.retry_after(Duration::from_secs(1)));
@@ -336,7 +396,10 @@ async fn primary_that_does_not_answer_in_time_is_unknown() {
 #[tokio::test]
 async fn answer_that_breaks_off_is_not_taken_for_a_whole_one() {
     let broken = upstream(|mut stream| async move {
-        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"result\":[";
+        let guard = Guard::of(&["200"], std::iter::empty(), None);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\ntidemark-guard: {guard}\r\n\r\n{{\"result\":["
+        );
         stream.write_all(head).await.unwrap();
     });
     let replica = replica_of(&broken.await).await;
@@ -429,10 +492,7 @@ async fn only_what_concerns_the_request_travels() {
         while !seen.ends_with(INSERT.as_bytes()) {
             assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
         }
-        stream
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(no_content().as_bytes()).await.unwrap();
         String::from_utf8(seen).unwrap()
     });
     let got = replica

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, Metrics, ServeConfig, router, serve};
 use tidemark_protocol::NodeId;
 use tidemark_protocol::env::{Clock, Random};
+use tidemark_protocol::guard::{Guard, body_crc};
 use tidemark_protocol::node::Role;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -137,6 +138,26 @@ impl Ask {
 
     pub(crate) fn header_bytes(self, name: &str, value: &[u8]) -> Self {
         Self(self.0.header(name, value))
+    }
+
+    pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    /// As another node passes it on.
+    pub(crate) fn passed_on(self) -> Self {
+        let request = self.0.header("tidemark-forwarded-by", "00000000000000c3");
+        let (client, request) = request.build_split();
+        let mut request = request.unwrap();
+        let body = request.body().and_then(reqwest::Body::as_bytes);
+        let body = body_crc([body.unwrap_or_default()]);
+        let words = [request.method().as_str(), request.url().path()];
+        let headers = request.headers().iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let guard = Guard::of(&words, headers, Some(body)).to_string();
+        let guard = guard.parse().unwrap();
+        request.headers_mut().insert("tidemark-guard", guard);
+        Self(reqwest::RequestBuilder::from_parts(client, request))
     }
 
     pub(crate) async fn send(self) -> Got {

@@ -616,7 +616,7 @@ async fn unknown_link_leads_nowhere_at_any_node() {
         let path = format!("/tidemark/v1/{folder}/{unknown}");
         let got = follower
             .ask_with(method, &path, "")
-            .header("tidemark-forwarded-by", "00000000000000c3")
+            .passed_on()
             .send()
             .await;
         got.failure(503, 7905, "unavailable");

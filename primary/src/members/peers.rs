@@ -1,16 +1,18 @@
-//! Asking other nodes of the cell: JSON over HTTP, with the cluster secret.
+//! Asking other nodes of the cell: JSON over HTTP, with the cluster secret, and under a [`Guard`] both ways. A URL or an
+//! incarnation that was damaged would stay in the membership.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemark_protocol::NodeId;
 use tidemark_protocol::cell::{
     CELL_PATH, CellIntroduction, CellRefusal, CellRefusalCode, JOIN_PATH, JoinAnswer, JoinRequest,
 };
-use tidemark_protocol::headers::LEADER;
+use tidemark_protocol::guard::{BodyCrc, Damaged, Guard, body_crc};
+use tidemark_protocol::headers::{GUARD, LEADER};
 
 use crate::peer_http::{self, BodyError, chain, read_body};
 
@@ -25,6 +27,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     client: reqwest::Client,
+    /// The cluster secret, which is under the guard too.
+    shown: HeaderMap,
     via: HashMap<NodeId, String>,
 }
 
@@ -51,7 +55,8 @@ impl Peers {
             .pool_max_idle_per_host(0)
             .build()
             .expect("no option of this client can be wrong");
-        Some(Self { client, via })
+        let shown = peer_http::shown(secret)?;
+        Some(Self { client, shown, via })
     }
 
     /// Where `node` is reached from here.
@@ -84,15 +89,24 @@ impl Peers {
             url: url.to_owned(),
             reason,
         };
-        let sent = request.send().await;
+        let request = request.headers(self.shown.clone()).build();
+        let request = guarded(request.map_err(|error| silent(chain(&error)))?);
+        let sent = self.client.execute(request).await;
         let mut response = sent.map_err(|error| silent(chain(&error)))?;
         let status = response.status();
+        let body_crc = checked_head(&response).map_err(|damaged| silent(damaged.to_string()))?;
         let leader = response.headers().get(LEADER);
         let leader = leader
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
         let body = read_body(&mut response, ANSWER_BYTES_MAX).await;
         let body = body.map_err(|error: BodyError| silent(error.to_string()))?;
+        if let Some(expected) = body_crc {
+            let mut crc = BodyCrc::default();
+            crc.update(&body);
+            let sound = crc.check(expected);
+            sound.map_err(|damaged| silent(damaged.to_string()))?;
+        }
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| silent(error.to_string()));
         }
@@ -121,6 +135,32 @@ impl PeerError {
     pub(super) fn stranger(&self) -> bool {
         matches!(self, Self::Refused { refusal, .. } if refusal.code == CellRefusalCode::Unauthenticated)
     }
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let pairs = headers.iter();
+    pairs.map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+/// Puts a request under a guard. It has no query.
+fn guarded(mut request: reqwest::Request) -> reqwest::Request {
+    let body = request.body().and_then(reqwest::Body::as_bytes);
+    let body = body_crc([body.unwrap_or_default()]);
+    let words = [request.method().as_str(), request.url().path()];
+    let guard = Guard::of(&words, pairs(request.headers()), Some(body));
+    let text = HeaderValue::try_from(guard.to_string()).expect("hex digits and a dash");
+    request.headers_mut().insert(GUARD, text);
+    request
+}
+
+/// The CRC that the body of an answer must have, whose head is sound. None of one that has no guard: something else
+/// listens there, or what was damaged is the name of that header.
+fn checked_head(response: &reqwest::Response) -> Result<Option<u32>, Damaged> {
+    let Some(text) = response.headers().get(GUARD) else {
+        return Ok(None);
+    };
+    let guard: Guard = text.to_str().map_err(|_| Damaged::Missing)?.parse()?;
+    guard.check_head(&[response.status().as_str()], pairs(response.headers()))
 }
 
 fn at(url: &str, path: &str) -> String {

@@ -61,6 +61,7 @@ fn every_header_of_ours_is_described() {
         headers::READ,
         headers::DELIVERED,
         headers::FORWARDED_BY,
+        headers::GUARD,
         headers::FAILURE,
         headers::REPEATED,
         headers::SERVED_BY,
