@@ -332,7 +332,7 @@ fn leads_not(answer: &Response) -> bool {
 }
 
 /// What went wrong at another node that is no fault of the client and no passing shortage.
-fn fault(answer: &reqwest::Response) -> Option<&str> {
+fn fault(answer: &Response) -> Option<&str> {
     let kind = answer.headers().get(headers::FAILURE)?.to_str().ok()?;
     let faults = crate::gateway::FAULTS.map(FailureKind::name);
     faults.contains(&kind).then_some(kind)

@@ -48,6 +48,7 @@ use super::fence::Fence;
 use super::flushes::Flushes;
 use super::log_tail;
 use super::records::{LogIdentity, Records, StoredLogId, StoredPayload, StoredVote, damaged};
+use super::synced::Synced;
 
 /// Most bytes read from the log in one go, unless a single entry is larger: what one message to a follower
 /// carries. An entry is hardly larger, see [`super::ConsensusConfig::entry_bytes_max`].
@@ -100,6 +101,8 @@ struct Shared {
     /// Payload bytes appended and not yet flushed.
     unflushed_bytes: AtomicU64,
     flushes: Flushes,
+    /// Where the last entry is told that was flushed.
+    synced: Synced,
     fence: Fence,
     failure: Failure,
 }
@@ -126,6 +129,8 @@ struct Waiting {
 /// What raft-log calls when a flush is done.
 pub(super) struct Flushed {
     waiting: Waiting,
+    /// The last entry when it began.
+    last: Option<StoredLogId>,
     /// Says only how long to pause afterwards.
     begun: Instant,
     shared: Arc<Shared>,
@@ -158,16 +163,18 @@ impl LogStore {
         let path = &options.directory;
         let open = || {
             create_directory(path)?;
-            log_tail::settle(path)?;
+            log_tail::settle(path, Synced::read(path)?)?;
             let mut log = RaftLog::<Records>::open(Arc::new(raft_log_config(options)?))?;
             let got = identify(&mut log, options.node)?;
-            Ok((log, got))
+            // All that is there was made durable above.
+            let synced = Synced::begin(path, log.log_state().last().copied())?;
+            Ok((log, got, synced))
         };
         let failed = |source| ConsensusError::Log {
             path: path.clone(),
             source,
         };
-        let (log, got) = open().map_err(failed)?;
+        let (log, got, synced) = open().map_err(failed)?;
         if got != options.node {
             let expected = options.node;
             return Err(ConsensusError::ForeignLog {
@@ -189,6 +196,7 @@ impl LogStore {
             state: Mutex::new(state),
             unflushed_bytes: AtomicU64::new(0),
             flushes: Flushes::default(),
+            synced,
             fence,
             failure,
         });
@@ -383,6 +391,7 @@ impl State {
         debug_assert!(!self.flushing, "two flushes at a time");
         let log = self.log.as_mut().ok_or_else(closed)?;
         let waiting = std::mem::take(&mut self.waiting);
+        let last = log.log_state().last().copied();
         if forgets_fsync() {
             waiting.complete(&Ok(()));
             return Ok(());
@@ -394,6 +403,7 @@ impl State {
             true,
             Some(Flushed {
                 waiting,
+                last,
                 begun: Instant::now(),
                 shared: shared.clone(),
                 is_sent: false,
@@ -442,6 +452,8 @@ impl Callback for Flushed {
         let shared = self.shared.clone();
         if let Err(error) = &result {
             shared.failure.set("flush the log", error);
+        } else if let Some(last) = self.last {
+            shared.synced.note(last);
         }
         shared
             .unflushed_bytes

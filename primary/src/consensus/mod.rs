@@ -58,6 +58,7 @@ mod records;
 mod repair;
 mod snapshot;
 mod state_machine;
+mod synced;
 #[cfg(test)]
 mod tests;
 mod wire;

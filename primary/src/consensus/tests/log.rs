@@ -150,12 +150,12 @@ async fn a_log_cut_at_any_byte_of_its_last_record_opens_without_that_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_byte_in_the_middle_is_not_opened() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = store(directory.path());
+    let mut log = store(&directory.path().join("log"));
     append(&mut log, vec![entry(1, 0)]).await;
     append(&mut log, vec![entry(1, 1)]).await;
     log.close();
     let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "wal");
-    let files = std::fs::read_dir(directory.path())
+    let files = std::fs::read_dir(directory.path().join("log"))
         .unwrap()
         .map(|file| file.unwrap().path());
     let segment = files.into_iter().find(is_segment).unwrap();
@@ -164,7 +164,7 @@ async fn a_damaged_byte_in_the_middle_is_not_opened() {
     bytes[middle] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let options = LogOptions {
-        directory: directory.path().to_owned(),
+        directory: directory.path().join("log"),
         node: NodeId(1),
         cache_bytes: 0,
         cache_entries: 0,
@@ -180,7 +180,7 @@ async fn a_damaged_byte_in_the_middle_is_not_opened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_is_bounded_in_bytes_and_never_empty() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = store(directory.path());
+    let mut log = store(&directory.path().join("log"));
     let large = |index| CellEntry {
         log_id: at(1, index),
         payload: EntryPayload::Normal(Command::Transaction(transaction(index, 300)).into()),
@@ -211,7 +211,7 @@ async fn a_read_is_bounded_in_bytes_and_never_empty() {
 async fn a_vote_closes_the_fence_and_survives() {
     let directory = tempfile::tempdir().unwrap();
     let options = LogOptions {
-        directory: directory.path().to_owned(),
+        directory: directory.path().join("log"),
         node: NodeId(1),
         cache_bytes: 0,
         cache_entries: 0,
@@ -256,7 +256,7 @@ async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
     ];
 
     let directory = tempfile::tempdir().unwrap();
-    let mut log = store(directory.path());
+    let mut log = store(&directory.path().join("log"));
     append(&mut log, entries[..2].to_vec()).await;
     append(&mut log, vec![entry(1, 2), entry(1, 3)]).await;
     log.save_vote(&vote).await.unwrap();
@@ -265,15 +265,16 @@ async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
     log.save_committed(Some(at(2, 2))).await.unwrap();
     log.purge(at(1, 0)).await.unwrap();
     log.close();
-    let written = std::fs::read(directory.path().join(SEGMENT)).unwrap();
+    let written = std::fs::read(directory.path().join("log").join(SEGMENT)).unwrap();
     assert!(
         written == std::fs::read(&golden).unwrap(),
         "the log is written differently"
     );
 
     let directory = tempfile::tempdir().unwrap();
-    std::fs::copy(&golden, directory.path().join(SEGMENT)).unwrap();
-    let mut log = store(directory.path());
+    std::fs::create_dir(directory.path().join("log")).unwrap();
+    std::fs::copy(&golden, directory.path().join("log").join(SEGMENT)).unwrap();
+    let mut log = store(&directory.path().join("log"));
     assert_eq!(log.read_vote().await.unwrap(), Some(vote));
     assert_eq!(log.read_committed().await.unwrap(), Some(at(2, 2)));
     assert_eq!(log.purged().unwrap(), Some(at(1, 0)));
@@ -284,7 +285,7 @@ async fn the_golden_log_of_version_1_is_read_and_written_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_purged_entry_is_not_read_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = store(directory.path());
+    let mut log = store(&directory.path().join("log"));
     append(&mut log, (0..6).map(|index| entry(1, index)).collect()).await;
     log.purge(at(1, 2)).await.unwrap();
     assert_eq!(log.limited_get_log_entries(1, 6).await.unwrap(), []);
