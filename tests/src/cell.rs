@@ -1,6 +1,8 @@
 //! Voters and replicas that find the one of them that leads.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -8,6 +10,7 @@ use tidemark_client::{Client, ClientBuilder};
 
 use crate::agreement;
 use crate::cluster::{CLUSTER_SECRET, PRIMARY_REGION};
+use crate::growing::cell_command;
 use crate::node::Node;
 use crate::wait;
 use crate::ways::Ways;
@@ -22,7 +25,7 @@ pub struct Layout {
     pub voters: usize,
     /// Replicas.
     pub replicas: usize,
-    /// Whether voters reach each other through relays that can be cut.
+    /// Whether voters reach each other through relays that can be cut, and replicas them.
     pub relays: bool,
 }
 
@@ -45,6 +48,8 @@ pub struct Cell {
     pub replicas: Vec<Node>,
     /// The ways between voters, if the [`Layout`] has relays.
     pub ways: Ways,
+    /// Places of voters that are no members any more. Their processes are gone.
+    gone: BTreeSet<usize>,
     program: PathBuf,
     // Last: the directories go when the processes have.
     directory: TempDir,
@@ -71,7 +76,7 @@ impl Cell {
             })
             .collect();
         let addresses: Vec<_> = voters.iter().map(Node::address).collect();
-        let ways = if layout.relays {
+        let mut ways = if layout.relays {
             Ways::between(&addresses).await
         } else {
             Ways::default()
@@ -95,19 +100,26 @@ impl Cell {
             }
             voter.set_arguments(words);
         }
-        let replicas = (1..=layout.replicas).map(|number| {
+        let mut replicas = Vec::new();
+        for number in 1..=layout.replicas {
+            let upstreams = if layout.relays {
+                ways.of_replica(number - 1, &addresses).await
+            } else {
+                urls.clone()
+            };
             let line = ["replica", "--region", "WEUR", "--upstream"];
             let mut words: Vec<_> = line.map(str::to_owned).into();
-            words.push(urls.join(","));
+            words.push(upstreams.join(","));
             words.extend(common.clone());
             let name = format!("replica {number}");
             let home = home(&format!("replica-{number}"));
-            Node::new(&name, program, &home, words)
-        });
+            replicas.push(Node::new(&name, program, &home, words));
+        }
         let mut cell = Self {
-            replicas: replicas.collect(),
+            replicas,
             voters,
             ways,
+            gone: BTreeSet::new(),
             program: program.to_owned(),
             directory,
         };
@@ -120,22 +132,42 @@ impl Cell {
         cell
     }
 
-    /// Starts one more voter, the last of the list from now on, that joins where the one at this place is. Does
-    /// not wait.
-    pub fn join(&mut self, at: usize) {
+    /// Starts one more voter, the last of the list from now on, that joins where the one at this place is; in the place
+    /// of another one, perhaps. Does not wait.
+    pub fn join(&mut self, at: usize, replace: Option<usize>) {
         let id = (self.voters.len() + 1).to_string();
         let home = self.directory.path().join(format!("voter-{id}"));
         let url = self.voters[at].url();
         let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
         let more = ["--cluster-secret", CLUSTER_SECRET, "--join", &url];
         let words = line.iter().chain(&more);
-        let words = words.map(|word| (*word).to_owned()).collect();
+        let mut words: Vec<_> = words.map(|word| (*word).to_owned()).collect();
+        let replaced = replace.map(|at| ["--replace".to_owned(), (at + 1).to_string()]);
+        words.extend(replaced.into_iter().flatten());
         let mut voter = Node::new(&format!("voter {id}"), &self.program, &home, words);
         voter.start();
         self.voters.push(voter);
     }
 
-    /// Waits until all voters vote, as the one that leads has it.
+    /// Asks the cell to let the voter at this place go. Any other of its voters may be asked, and says who leads.
+    pub async fn remove(&self, at: usize) -> Output {
+        let others = self.members().filter(|other| *other != at);
+        let urls: Vec<_> = others.map(|other| self.voters[other].url()).collect();
+        cell_command(&self.program, &["remove", &(at + 1).to_string()], &urls).await
+    }
+
+    /// Takes note that the voter at this place is no member any more; its process goes, if it has not ended itself.
+    pub fn let_go(&mut self, at: usize) {
+        self.voters[at].kill();
+        self.gone.insert(at);
+    }
+
+    /// The places of the voters that have not gone.
+    pub fn members(&self) -> impl Iterator<Item = usize> {
+        (0..self.voters.len()).filter(|at| !self.gone.contains(at))
+    }
+
+    /// Waits until all voters vote that have not gone, and nobody else, as the one that leads has it.
     pub async fn all_vote(&self, deadline: Duration) {
         wait::until("all voters vote", deadline, async || {
             let leader = self.leader().await;
@@ -143,19 +175,30 @@ impl Cell {
             let status = tokio::time::timeout(LOOK_WAIT, api.status());
             let cell = status.await.ok()?.ok()?.cell?;
             let voters = cell.members.iter().filter(|member| member.voter);
-            (voters.count() == self.voters.len() && !cell.changing).then_some(())
+            let voters: BTreeSet<_> = voters.map(|member| member.node.0).collect();
+            let expected: BTreeSet<_> = self.members().map(|at| at as u64 + 1).collect();
+            (voters == expected && !cell.changing).then_some(())
         })
         .await;
     }
 
-    /// All nodes, the voters first.
+    /// All nodes that have not gone, the voters first.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.voters.iter().chain(&self.replicas)
+        let voters = self.members().map(|at| &self.voters[at]);
+        voters.chain(&self.replicas)
     }
 
-    /// All nodes, the voters first.
+    /// All nodes that have not gone, the voters first.
     pub fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
-        self.voters.iter_mut().chain(&mut self.replicas)
+        let Self {
+            voters,
+            replicas,
+            gone,
+            ..
+        } = self;
+        let voters = voters.iter_mut().enumerate();
+        let members = voters.filter(|(at, _)| !gone.contains(at));
+        members.map(|(_, voter)| voter).chain(replicas)
     }
 
     /// What the voter at this place calls itself in its answers.
@@ -177,18 +220,22 @@ impl Cell {
 
     async fn leader_that(&self, what: &str, wanted: impl Fn(usize) -> bool) -> usize {
         wait::soon(what, async || {
-            let mut leaders = Vec::new();
-            for (at, voter) in self.voters.iter().enumerate() {
-                // A process that is stopped keeps its connections open and answers none.
-                let status = tokio::time::timeout(LOOK_WAIT, voter.api().status()).await;
-                if let Ok(Ok(status)) = status {
-                    leaders.extend(status.leading.then_some((status.term, at)));
-                }
-            }
-            let (_, at) = leaders.into_iter().max()?;
-            wanted(at).then_some(at)
+            self.says_it_leads().await.filter(|at| wanted(*at))
         })
         .await
+    }
+
+    /// The place of the voter that says now that it leads, if any does; of several the one of the newest term.
+    pub async fn says_it_leads(&self) -> Option<usize> {
+        let mut leaders = Vec::new();
+        for (at, voter) in self.voters.iter().enumerate() {
+            // A process that is stopped keeps its connections open and answers none.
+            let status = tokio::time::timeout(LOOK_WAIT, voter.api().status()).await;
+            if let Ok(Ok(status)) = status {
+                leaders.extend(status.leading.then_some((status.term, at)));
+            }
+        }
+        leaders.into_iter().max().map(|(_, at)| at)
     }
 
     /// The Rust client with all nodes to choose from, this one first.
@@ -213,8 +260,8 @@ impl Cell {
         for replica in &mut self.replicas {
             replica.stop().await;
         }
-        for voter in &mut self.voters {
-            voter.stop().await;
+        for at in self.members().collect::<Vec<_>>() {
+            self.voters[at].stop().await;
         }
     }
 }

@@ -164,21 +164,8 @@ impl Growing {
 
     /// Runs `tidemark cell` with these words, at all nodes of these ids.
     pub async fn command(&self, words: &[&str], ids: &[u64]) -> Output {
-        let mut command = Command::new(&self.program);
-        command.arg("cell").args(words);
-        for id in ids {
-            command.args(["--url", &self.url(*id)]);
-        }
-        if words[0] != "status" {
-            command.args(["--cluster-secret", CLUSTER_SECRET]);
-        }
-        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMARK_")) {
-            command.env_remove(variable);
-        }
-        let run = tokio::task::spawn_blocking(move || command.output());
-        run.await
-            .expect("it does not panic")
-            .expect("run tidemark cell")
+        let urls: Vec<_> = ids.iter().map(|id| self.url(*id)).collect();
+        cell_command(&self.program, words, &urls).await
     }
 
     /// Waits until these nodes agree, and has each verify all its pages.
@@ -190,4 +177,23 @@ impl Growing {
 
 fn voters(cell: &CellStatus) -> impl Iterator<Item = &CellMember> {
     cell.members.iter().filter(|member| member.voter)
+}
+
+/// Runs `tidemark cell` with these words, at the nodes of these URLs.
+pub(crate) async fn cell_command(program: &Path, words: &[&str], urls: &[String]) -> Output {
+    let mut command = Command::new(program);
+    command.arg("cell").args(words);
+    for url in urls {
+        command.args(["--url", url]);
+    }
+    if words[0] != "status" {
+        command.args(["--cluster-secret", CLUSTER_SECRET]);
+    }
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMARK_")) {
+        command.env_remove(variable);
+    }
+    let run = tokio::task::spawn_blocking(move || command.output());
+    run.await
+        .expect("it does not panic")
+        .expect("run tidemark cell")
 }

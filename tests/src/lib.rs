@@ -15,6 +15,7 @@
 mod agreement;
 mod api;
 mod cell;
+mod clocks;
 mod cluster;
 mod description;
 mod disk;
@@ -34,9 +35,10 @@ mod workload;
 
 pub use api::{Api, Query, Reply};
 pub use cell::{Cell, Layout};
+pub use clocks::Clocks;
 pub use cluster::{Cluster, Place};
 pub use description::{Description, Operation};
-pub use disk::{Call, Errno, Faults, SmallDiskCell};
+pub use disk::{Call, Errno, Faults, Lost, PoweredCell, SmallDiskCell};
 pub use growing::Growing;
 pub use lagging::{Lagging, Way};
 pub use line::Line;

@@ -138,6 +138,7 @@ impl Node {
             .rev()
             .find(|line| line.contains("the process ends at"));
         assert_eq!(last, Some(&*points::epitaph(name)), "{}", self.name);
+        eprintln!("died at {name}");
     }
 
     /// Keeps a copy of its files as they are, those of the log last, as the log is never behind.

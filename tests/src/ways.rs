@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 
 use tidemark_deploy::Direction;
 use tidemark_deploy::{Link, Relay};
@@ -16,6 +17,8 @@ use tidemark_deploy::{Link, Relay};
 #[derive(Debug, Default)]
 pub struct Ways {
     relays: BTreeMap<(usize, usize), Relay>,
+    /// Those of each replica to each voter, by their places.
+    of_replicas: BTreeMap<(usize, usize), Relay>,
 }
 
 impl Ways {
@@ -26,12 +29,30 @@ impl Ways {
         for from in 0..addresses.len() {
             for (to, target) in addresses.iter().enumerate() {
                 if from != to {
-                    let relay = Relay::start(any, *target, Link::default(), 0).await;
+                    let seed = (from * addresses.len() + to) as u64;
+                    let relay = Relay::start(any, *target, Link::default(), seed).await;
                     relays.insert((from, to), relay.expect("start a relay on loopback"));
                 }
             }
         }
-        Self { relays }
+        Self {
+            relays,
+            of_replicas: BTreeMap::new(),
+        }
+    }
+
+    /// Opens ways from the replica of this place to all voters; returns where it finds them.
+    pub(crate) async fn of_replica(&mut self, place: usize, voters: &[SocketAddr]) -> Vec<String> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut urls = Vec::new();
+        for (to, target) in voters.iter().enumerate() {
+            let seed = (1000 * (place + 1) + to) as u64;
+            let relay = Relay::start(any, *target, Link::default(), seed).await;
+            let relay = relay.expect("start a relay on loopback");
+            urls.push(format!("http://{}", relay.address()));
+            self.of_replicas.insert((place, to), relay);
+        }
+        urls
     }
 
     /// Where the one at this place finds each other.
@@ -70,6 +91,24 @@ impl Ways {
     /// Opens every way; what waited on it arrives first.
     pub fn heal(&self) {
         self.relays.values().for_each(Relay::heal_both);
+    }
+
+    /// From now on one byte in so many, on average, arrives as another on every way, those of replicas too. `None`: none
+    /// does.
+    pub fn damage(&self, every: Option<NonZeroU64>) {
+        for relay in self.relays.values().chain(self.of_replicas.values()) {
+            relay.damage(Direction::ToTarget, every);
+            relay.damage(Direction::FromTarget, every);
+        }
+    }
+
+    /// How many bytes arrived as others so far.
+    pub fn damaged(&self) -> u64 {
+        let both = |relay: &Relay| {
+            relay.damaged(Direction::ToTarget) + relay.damaged(Direction::FromTarget)
+        };
+        let all = self.relays.values().chain(self.of_replicas.values());
+        all.map(both).sum()
     }
 
     fn others(&self, place: usize) -> impl Iterator<Item = usize> {

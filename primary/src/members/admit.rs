@@ -143,9 +143,12 @@ impl Primary {
             }
             self.make_way(node).await?;
         }
+        fail::fail_point!("primary::before_leave");
         self.record_leave(node, term).await?;
         tracing::info!(%node, "a node leaves the cell");
+        fail::fail_point!("primary::before_removal");
         self.change(None, Some(node)).await?;
+        fail::fail_point!("primary::after_removal");
         Ok(self.members_left())
     }
 

@@ -99,7 +99,9 @@ impl Primary {
             };
             (node, member)
         });
+        fail::fail_point!("primary::before_begin");
         let begun = self.consensus.initialize(members.collect()).await;
+        fail::fail_point!("primary::after_begin");
         begun.map_err(|error| MembersError::Consensus {
             reason: error.to_string(),
         })

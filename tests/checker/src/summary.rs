@@ -10,6 +10,8 @@ use super::{Asked, Fate, History, Moment};
 /// Counts and gaps of a history.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
+    /// Things that were done to the cluster.
+    faults: usize,
     committed: usize,
     repeated: usize,
     failed: usize,
@@ -53,6 +55,7 @@ impl Summary {
             *summary.refusals.entry(reason.clone()).or_default() += 1;
         }
         summary.gaps = gaps(history);
+        summary.faults = history.faults.len();
         summary
     }
 
@@ -119,10 +122,11 @@ impl fmt::Display for Summary {
             stale,
             refusals,
             gaps,
+            faults,
         } = self;
         write!(
             f,
-            "writes: {committed} committed ({repeated} by a repeated answer), {failed} failed, {unknown} unknown; \
+            "{faults} faults; writes: {committed} committed ({repeated} by a repeated answer), {failed} failed, {unknown} unknown; \
              reads: {anything} unconstrained ({stale} of them stale), {bookmark} by bookmark, {everything} of everything; \
              refused tries: {refusals:?}"
         )?;
@@ -194,6 +198,7 @@ mod tests {
         let gaps = [Some(879), None, Some(850), None];
         assert_eq!(summary.gaps, gaps.map(|gap| gap.map(Duration::from_millis)));
         let text = summary.to_string();
+        assert!(text.starts_with("4 faults; "), "{text}");
         assert!(text.contains("5 committed"), "{text}");
         assert!(text.contains("2 leaders without a successor"), "{text}");
     }

@@ -13,13 +13,18 @@ use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
 use crate::PROGRAM;
 
 mod blow;
+mod clocks;
 mod cut;
+mod damage;
 mod five;
 mod kill;
 mod large;
 mod majority;
+mod members;
 mod pause;
 mod points;
+mod power;
+mod restarts;
 mod saboteurs;
 mod storm;
 

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidemark_tests::{Cell, Layout, Load, Node, Point, Seed, Workload, signal};
+use tidemark_tests::{Cell, Growing, Layout, Load, Node, Point, Seed, Workload, signal, wait};
 
 use super::{PATIENCE, rounds};
 use crate::PROGRAM;
@@ -65,6 +65,15 @@ const MEMBERS: &[&str] = &[
     "primary::before_voter",
     "primary::after_voter",
 ];
+
+/// Of a leader that lets a node go.
+const REMOVAL: &[&str] = &[
+    "primary::before_leave",
+    "primary::before_removal",
+    "primary::after_removal",
+];
+/// Of the voter that begins the cell.
+const BEGIN: &[&str] = &["primary::before_begin", "primary::after_begin"];
 
 const LOAD: Load = Load {
     writers: 16,
@@ -211,7 +220,7 @@ async fn voters_that_die_cutting_their_log_or_taking_over_anothers_files_lose_no
     revive(&mut cell.voters[0]).await;
     workload.progress(PROGRESS, PATIENCE).await;
     // Its state comes by pages, as the log that led there is gone.
-    cell.join(0);
+    cell.join(0, None);
     for name in INSTALL {
         cell.voters[1].tell(&Point::Crash { name, nth: 1 });
         cell.voters[1].dies_at(name, PATIENCE).await;
@@ -264,13 +273,74 @@ async fn leader_that_dies_while_a_node_joins_takes_it_in_all_the_same() {
         let leader = cell.leader().await;
         workload.fault(Some(leader));
         cell.voters[leader].tell(&Point::Crash { name, nth: 1 });
-        cell.join(leader);
+        cell.join(leader, None);
         cell.voters[leader].dies_at(name, PATIENCE).await;
         revive(&mut cell.voters[leader]).await;
         cell.all_vote(PATIENCE).await;
         workload.progress(PROGRESS, PATIENCE).await;
     }
     judge(workload, cell).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_that_dies_while_a_node_leaves_lets_it_go_all_the_same() {
+    let test = "leader_that_dies_while_a_node_leaves_lets_it_go_all_the_same";
+    let (mut cell, mut workload, _) = at_work(test, Layout::default()).await;
+    for _ in 0..rounds(1) {
+        for name in REMOVAL {
+            workload.progress(PROGRESS, PATIENCE).await;
+            let leaving = cell.voters.len();
+            let leader = cell.leader().await;
+            cell.join(leader, None);
+            cell.all_vote(PATIENCE).await;
+            let mut leader = cell.leader().await;
+            // Of itself no leader lets go: it hands over first.
+            while leader == leaving {
+                cell.voters[leader].kill_and_restart().await;
+                leader = cell.leader().await;
+            }
+            workload.fault(Some(leader));
+            cell.voters[leader].tell(&Point::Crash { name, nth: 1 });
+            let refused = cell.remove(leaving).await;
+            assert!(!refused.status.success(), "the one that was asked has died");
+            cell.voters[leader].dies_at(name, PATIENCE).await;
+            revive(&mut cell.voters[leader]).await;
+            wait::until("the node is let go", PATIENCE, async || {
+                cell.remove(leaving).await.status.success().then_some(())
+            })
+            .await;
+            cell.let_go(leaving);
+            cell.all_vote(PATIENCE).await;
+        }
+    }
+    judge(workload, cell).await;
+}
+
+/// A cell that has begun halfway must begin, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn voter_that_dies_beginning_a_cell_begins_it() {
+    for name in BEGIN {
+        let mut cell = Growing::new(PROGRAM);
+        for id in 1..=3 {
+            cell.add(id);
+        }
+        let list = cell.list(&[1, 2, 3]);
+        for id in 1..=3 {
+            cell.tell(id, &["--voter", &list]);
+        }
+        // It waits for the others; of all it is the one to begin.
+        cell.node(1).start();
+        cell.node(1).tell(&Point::Crash { name, nth: 1 });
+        cell.node(2).start();
+        cell.node(3).start();
+        cell.node(1).dies_at(name, PATIENCE).await;
+        cell.node(1).start();
+        for id in 1..=3 {
+            cell.node(id).ready().await;
+        }
+        cell.has_voters(&[1, 2, 3]).await;
+        cell.verified(&[1, 2, 3]).await;
+    }
 }
 
 /// The names in the source, and those above.
@@ -284,7 +354,7 @@ fn every_point_has_its_test() {
     found.sort_unstable();
     found.dedup();
     let lists = [
-        LEADER, VOTER, ELECTION, CHECKPOINT, CUT, INSTALL, REPLICA, RESYNC, MEMBERS,
+        LEADER, VOTER, ELECTION, CHECKPOINT, CUT, INSTALL, REPLICA, RESYNC, MEMBERS, REMOVAL, BEGIN,
     ];
     let mut known: Vec<_> = lists.concat().into_iter().map(str::to_owned).collect();
     known.extend(
