@@ -1,12 +1,14 @@
 //! Voters and replicas that find the one of them that leads.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tidemark_client::{Client, ClientBuilder};
+use tidemark_deploy::{Link, Relay};
 
 use crate::agreement;
 use crate::cluster::{CLUSTER_SECRET, PRIMARY_REGION};
@@ -50,6 +52,9 @@ pub struct Cell {
     pub ways: Ways,
     /// Places of voters that are no members any more. Their processes are gone.
     gone: BTreeSet<usize>,
+    /// A relay before each voter, if the cell was started [with them](Cell::behind_doors): replicas reach it by
+    /// that, and so does what other voters hand on to it. Clients of the test reach it directly.
+    pub doors: Vec<Relay>,
     program: PathBuf,
     // Last: the directories go when the processes have.
     directory: TempDir,
@@ -63,6 +68,15 @@ impl Cell {
 
     /// Starts what `layout` says, and waits until all are ready.
     pub async fn of(program: &str, layout: Layout) -> Self {
+        Self::begin(program, layout, false).await
+    }
+
+    /// The same, with a relay before each voter.
+    pub async fn behind_doors(program: &str, layout: Layout) -> Self {
+        Self::begin(program, layout, true).await
+    }
+
+    async fn begin(program: &str, layout: Layout, behind_doors: bool) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tidemark-test-")
             .tempdir()
@@ -81,7 +95,19 @@ impl Cell {
         } else {
             Ways::default()
         };
-        let urls: Vec<_> = voters.iter().map(Node::url).collect();
+        let doors = if behind_doors {
+            doors_before(&addresses).await
+        } else {
+            Vec::new()
+        };
+        let urls: Vec<_> = if behind_doors {
+            let addresses = doors.iter().map(Relay::address);
+            addresses
+                .map(|address| format!("http://{address}"))
+                .collect()
+        } else {
+            voters.iter().map(Node::url).collect()
+        };
         let list: Vec<_> = (1..)
             .zip(&urls)
             .map(|(id, url)| format!("{id}={url}"))
@@ -120,6 +146,7 @@ impl Cell {
             voters,
             ways,
             gone: BTreeSet::new(),
+            doors,
             program: program.to_owned(),
             directory,
         };
@@ -130,6 +157,12 @@ impl Cell {
             node.ready().await;
         }
         cell
+    }
+
+    /// Whether its files stay when it is dropped. They lie in the directory that is returned.
+    pub fn keep_files(&mut self, keep: bool) -> &Path {
+        self.directory.disable_cleanup(keep);
+        self.directory.path()
     }
 
     /// Starts one more voter, the last of the list from now on, that joins where the one at this place is; in the place
@@ -264,4 +297,15 @@ impl Cell {
             self.voters[at].stop().await;
         }
     }
+}
+
+/// An open relay before everybody who listens on these addresses.
+async fn doors_before(addresses: &[SocketAddr]) -> Vec<Relay> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut doors = Vec::new();
+    for target in addresses {
+        let door = Relay::start(any, *target, Link::default(), 0).await;
+        doors.push(door.expect("start a relay on loopback"));
+    }
+    doors
 }

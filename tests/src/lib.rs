@@ -10,10 +10,13 @@
 //! writes and reads there and keeps a [`history`] of what it was told, which is judged in the end. So do
 //! [`Sessions`], on a cluster whose replicas lag behind ([`Lagging`]).
 //!
+//! [`soak`] is all of it for hours.
+//!
 //! Every wait has a deadline ([`wait`]), every choice a [seed](Seed).
 
 mod agreement;
 mod api;
+mod blow;
 mod cell;
 mod clocks;
 mod cluster;
@@ -29,11 +32,13 @@ mod points;
 mod port;
 mod seed;
 mod sessions;
+pub mod soak;
 pub mod wait;
 mod ways;
 mod workload;
 
 pub use api::{Api, Query, Reply};
+pub use blow::Blow;
 pub use cell::{Cell, Layout};
 pub use clocks::Clocks;
 pub use cluster::{Cluster, Place};
@@ -43,10 +48,10 @@ pub use growing::Growing;
 pub use lagging::{Lagging, Way};
 pub use line::Line;
 pub use meddler::{Meddled, Meddler};
-pub use node::{Node, flip_bit, signal};
+pub use node::{Node, Running, flip_bit, signal};
 pub use points::{Point, listen};
 pub use port::free_ports;
 pub use seed::Seed;
 pub use sessions::{Findings, Sessions};
 pub use ways::Ways;
-pub use workload::{Load, Workload};
+pub use workload::{Carried, Epoch, Load, Workload};

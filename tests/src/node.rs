@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::api::Api;
@@ -31,6 +33,22 @@ pub struct Node {
     process: Option<Child>,
     /// Where it hears of points.
     ear: Option<ChildStdin>,
+    running: Running,
+}
+
+/// The process of a node at any time, for whoever measures it while others start and kill it.
+#[derive(Clone, Debug, Default)]
+pub struct Running(Arc<AtomicU32>);
+
+impl Running {
+    /// The process now, if there is one.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    fn set(&self, pid: Option<u32>) {
+        self.0.store(pid.unwrap_or(0), Ordering::Relaxed);
+    }
 }
 
 impl Node {
@@ -49,6 +67,7 @@ impl Node {
             address: free_address(),
             process: None,
             ear: None,
+            running: Running::default(),
         }
     }
 
@@ -117,6 +136,7 @@ impl Node {
         }
         let mut process = command.spawn().expect("start the node's process");
         self.ear = process.stdin.take();
+        self.running.set(Some(process.id()));
         self.process = Some(process);
     }
 
@@ -171,9 +191,14 @@ impl Node {
 
     /// Waits until it says that it is ready. Panics if it ends instead.
     pub async fn ready(&mut self) {
+        self.ready_within(wait::SOON).await;
+    }
+
+    /// The same with this deadline.
+    pub async fn ready_within(&mut self, deadline: Duration) {
         let api = self.api();
         let name = self.name.clone();
-        wait::soon(&format!("{name} is ready"), async || {
+        wait::until(&format!("{name} is ready"), deadline, async || {
             if let Some(status) = self.ended() {
                 panic!("{name} ended with {status} instead of getting ready");
             }
@@ -187,6 +212,11 @@ impl Node {
         self.process.as_ref().expect("a running node").id()
     }
 
+    /// Tells which process it is, from now on.
+    pub fn running(&self) -> Running {
+        self.running.clone()
+    }
+
     /// The exit status, if the process ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process
@@ -196,6 +226,7 @@ impl Node {
 
     /// `kill -9`, and waits until it is gone.
     pub fn kill(&mut self) {
+        self.running.set(None);
         if let Some(mut process) = self.process.take() {
             process.kill().expect("kill the node's process");
             process.wait().expect("wait for the node's process");
@@ -217,6 +248,7 @@ impl Node {
         let Some(mut process) = self.process.take() else {
             return;
         };
+        self.running.set(None);
         signal(process.id(), "TERM");
         let ended = wait::soon(&format!("{} stops", self.name), async || {
             process.try_wait().expect("look at a process")

@@ -19,6 +19,16 @@ impl Seed {
         Self(seed)
     }
 
+    /// This one.
+    pub fn given(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number that makes the same choices again.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// A stream of choices, one of many: streams of different numbers are independent.
     pub fn stream(self, number: u64) -> fastrand::Rng {
         let mut all = fastrand::Rng::with_seed(self.0 ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -21,7 +21,7 @@ use crate::history::{History, Recorder, Summary, Violation, broken_guarantees};
 use crate::lagging::Lagging;
 use crate::seed::Seed;
 use crate::wait;
-use crate::workload::{DATABASE, TABLE, agreed_rows, assert_sound};
+use crate::workload::{DATABASE, Table, agreed_rows, assert_sound};
 
 mod door;
 mod lane;
@@ -59,7 +59,7 @@ impl Sessions {
     pub async fn start(cluster: &Lagging, seed: Seed, each: u32, rest: Duration) -> Self {
         let api = cluster.primary.api();
         api.create(DATABASE).await;
-        api.query(DATABASE, TABLE).ok().await;
+        api.query(DATABASE, &Table::of(0).create).ok().await;
 
         let recorder = Arc::new(Recorder::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ impl Sessions {
         eprintln!("{summary}");
         cluster.verified().await;
         let nodes: Vec<_> = cluster.nodes().collect();
-        let rows = agreed_rows(&nodes).await;
+        let rows = agreed_rows(&nodes, 0).await;
 
         let careless = split_careless(&mut history);
         let mut counts = BTreeMap::new();

@@ -88,6 +88,15 @@ impl Ways {
         self.mute(place);
     }
 
+    /// What the ways to and from the one at this place are like from now on.
+    pub fn set_link(&self, place: usize, link: Link) {
+        let own = self
+            .relays
+            .iter()
+            .filter(|((from, to), _)| *from == place || *to == place);
+        own.for_each(|(_, relay)| relay.set_link(link));
+    }
+
     /// Opens every way; what waited on it arrives first.
     pub fn heal(&self) {
         self.relays.values().for_each(Relay::heal_both);

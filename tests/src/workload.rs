@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidemark_client::Client;
+use tidemark_protocol::Bookmark;
 use tokio::task::JoinSet;
 
 use crate::cell::Cell;
@@ -25,21 +26,23 @@ use crate::wait;
 
 mod reader;
 mod session;
+mod table;
 mod worker;
 mod writer;
 
+pub(crate) use table::Table;
 use worker::Worker;
 
 /// The database of a history.
 pub(crate) const DATABASE: &str = "history";
-pub(crate) const TABLE: &str =
-    "CREATE TABLE entries (place INTEGER PRIMARY KEY, value INTEGER NOT NULL)";
 /// Most violations that are shown.
 const SHOWN_MAX: usize = 20;
 /// How long a request at one node may take, the client's own retries included.
 const ONE_NODE_DEADLINE: Duration = Duration::from_secs(3);
 /// The first client's stream of choices; smaller numbers are the test's.
 const STREAMS_FROM: u64 = 1000;
+/// More than there are clients.
+const STREAMS_PER_EPOCH: u64 = 10_000;
 
 /// How many clients, and how fast.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,35 +68,70 @@ impl Default for Load {
     }
 }
 
+/// One history of several that the same clients write, each in a table of its own, so that what was judged can be
+/// forgotten.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Epoch {
+    /// From 0.
+    pub number: u32,
+    /// By the clients' numbers, what each brings along from the epoch before. Whoever is missing begins anew.
+    pub carried: Vec<Carried>,
+}
+
+/// What a client brings along.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Carried {
+    /// Values that it has tried to write. None of them is written again.
+    pub written: u64,
+    /// How far its session has come.
+    pub newest: Option<Bookmark>,
+}
+
 /// Clients at work. Dropping it ends them.
 #[derive(Debug)]
 pub struct Workload {
     recorder: Arc<Recorder>,
     stop: Arc<AtomicBool>,
-    clients: JoinSet<()>,
+    clients: JoinSet<(u32, Carried)>,
+    epoch: u32,
 }
 
 impl Workload {
     /// Makes the table and sets the clients to work. Half the writers, the sessions and the readers speak to
     /// one node at a time and hear of every fault.
     pub async fn start(cell: &Cell, seed: Seed, load: Load) -> Self {
+        let leader = cell.leader().await;
+        let api = cell.voters[leader].api();
+        api.create(DATABASE).await;
+        api.query(DATABASE, &Table::of(0).create).ok().await;
+        Self::of_epoch(cell, seed, load, &Epoch::default())
+    }
+
+    /// The same on the table of an epoch, which is on all nodes already, by clients that go on from where they were.
+    pub fn of_epoch(cell: &Cell, seed: Seed, load: Load, epoch: &Epoch) -> Self {
         let alone = cell.nodes().map(one_node).collect();
-        Self::with_clients(cell, seed, load, alone).await
+        Self::with_clients(cell, seed, load, epoch, &alone)
     }
 
     /// The same with clients as applications have them: each has all nodes to choose from, and the default
     /// deadline.
     pub async fn of_applications(cell: &Cell, seed: Seed, load: Load) -> Self {
         let all = (0..cell.nodes().count()).map(|first| cell.client(first));
-        Self::with_clients(cell, seed, load, all.collect()).await
-    }
-
-    async fn with_clients(cell: &Cell, seed: Seed, load: Load, choice: Arc<[Client]>) -> Self {
         let leader = cell.leader().await;
         let api = cell.voters[leader].api();
         api.create(DATABASE).await;
-        api.query(DATABASE, TABLE).ok().await;
+        api.query(DATABASE, &Table::of(0).create).ok().await;
+        Self::with_clients(cell, seed, load, &Epoch::default(), &all.collect())
+    }
 
+    fn with_clients(
+        cell: &Cell,
+        seed: Seed,
+        load: Load,
+        epoch: &Epoch,
+        choice: &Arc<[Client]>,
+    ) -> Self {
+        let table = Arc::new(Table::of(epoch.number));
         let recorder = Arc::new(Recorder::default());
         let stop = Arc::new(AtomicBool::new(false));
         let Load {
@@ -102,33 +140,38 @@ impl Workload {
             readers,
             rest,
         } = load;
+        let carried = |number: u32| epoch.carried.get(number as usize).copied();
         let worker = |number: u32, random: fastrand::Rng| Worker {
             number,
+            table: Arc::clone(&table),
+            carried: carried(number).unwrap_or_default(),
             random,
-            choice: Arc::clone(&choice),
+            choice: Arc::clone(choice),
             recorder: Arc::clone(&recorder),
             stop: Arc::clone(&stop),
             rest,
         };
         let mut clients = JoinSet::new();
         for number in 0..writers + sessions + readers {
-            let mut random = seed.stream(STREAMS_FROM + u64::from(number));
+            let stream = u64::from(number) + u64::from(epoch.number) * STREAMS_PER_EPOCH;
+            let mut random = seed.stream(STREAMS_FROM + stream);
             let first = random.usize(..choice.len());
             let worker = worker(number, random);
             let even = number % 2 == 0;
             if number < writers {
                 let own = even.then(|| cell.client(first));
-                clients.spawn(writer::run(worker, own));
+                clients.spawn(async move { (number, writer::run(worker, own).await) });
             } else if number < writers + sessions {
-                clients.spawn(session::run(worker));
+                clients.spawn(async move { (number, session::run(worker).await) });
             } else {
-                clients.spawn(reader::run(worker, even));
+                clients.spawn(async move { (number, reader::run(worker, even).await) });
             }
         }
         Self {
             recorder,
             stop,
             clients,
+            epoch: epoch.number,
         }
     }
 
@@ -176,7 +219,7 @@ impl Workload {
         }
         let history = self.recorder.take();
         eprintln!("{}", Summary::of(&history));
-        let rows = entries(node).await;
+        let rows = entries(node, self.epoch).await;
         let violations = check(&history, &rows);
         for violation in violations.iter().take(SHOWN_MAX) {
             eprintln!("{violation}");
@@ -187,34 +230,56 @@ impl Workload {
         (checks, check_values(&history, &rows))
     }
 
+    /// Writes acknowledged so far, and how long it has been going on.
+    pub fn acknowledged(&self) -> (usize, Duration) {
+        (self.recorder.acknowledged(), self.recorder.now())
+    }
+
+    /// Whether a client has ended, which none does unless it is told what no fault explains.
+    pub fn lacks_clients(&mut self) -> bool {
+        self.clients.try_join_next().is_some()
+    }
+
     /// Lets every client finish what it is at; returns the record.
-    pub async fn stop(mut self) -> History {
+    pub async fn stop(self) -> History {
+        self.end().await.0
+    }
+
+    /// The same, and the epoch in which they go on.
+    pub async fn end(mut self) -> (History, Epoch) {
         self.stop.store(true, Ordering::Relaxed);
+        let mut carried = Vec::new();
         while let Some(ended) = self.clients.join_next().await {
-            ended.expect("a client only takes notes");
+            carried.push(ended.expect("a client only takes notes"));
         }
-        self.recorder.take()
+        carried.sort_unstable_by_key(|(number, _)| *number);
+        let next = Epoch {
+            number: self.epoch + 1,
+            carried: carried.into_iter().map(|(_, carried)| carried).collect(),
+        };
+        (self.recorder.take(), next)
     }
 
     /// Stops the clients, waits until all nodes agree and have verified their content, and panics if the
     /// record contradicts it.
     pub async fn judged(self, cell: &Cell, deadline: Duration) -> Summary {
+        let epoch = self.epoch;
         let history = self.stop().await;
         let summary = Summary::of(&history);
         eprintln!("{summary}");
         cell.verified(deadline).await;
         let nodes: Vec<_> = cell.nodes().collect();
-        let rows = agreed_rows(&nodes).await;
+        let rows = agreed_rows(&nodes, epoch).await;
         assert_sound(&history, &rows);
         summary
     }
 }
 
-/// The rows, which must be the same on all nodes.
-pub(crate) async fn agreed_rows(nodes: &[&Node]) -> Vec<Entry> {
-    let rows = entries(nodes[0]).await;
+/// The rows of an epoch, which must be the same on all nodes.
+pub(crate) async fn agreed_rows(nodes: &[&Node], epoch: u32) -> Vec<Entry> {
+    let rows = entries(nodes[0], epoch).await;
     for node in &nodes[1..] {
-        assert_eq!(entries(node).await, rows, "rows on {}", node.name());
+        assert_eq!(entries(node, epoch).await, rows, "rows on {}", node.name());
     }
     rows
 }
@@ -233,11 +298,9 @@ pub(crate) fn assert_sound(history: &History, rows: &[Entry]) {
     );
 }
 
-/// The rows on this node.
-async fn entries(node: &Node) -> Vec<Entry> {
-    let query = node
-        .api()
-        .query(DATABASE, "SELECT place, value FROM entries ORDER BY place");
+/// The rows of an epoch on this node.
+async fn entries(node: &Node, epoch: u32) -> Vec<Entry> {
+    let query = node.api().query(DATABASE, &Table::of(epoch).all);
     let reply = query.bookmark("first-unconstrained").ok().await;
     let entry = |row: &serde_json::Value| Entry {
         place: row["place"].as_u64().expect("a place"),

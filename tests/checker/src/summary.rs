@@ -66,6 +66,36 @@ impl Summary {
         gaps
     }
 
+    /// All that was counted, by name.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let Self {
+            committed,
+            repeated,
+            failed,
+            unknown,
+            reads: [anything, bookmark, everything],
+            stale,
+            refusals,
+            gaps: _,
+        } = self;
+        let counts = [
+            ("writes committed", committed),
+            ("of them by a repeated answer", repeated),
+            ("writes failed", failed),
+            ("writes unknown", unknown),
+            ("reads of anything", anything),
+            ("of them stale", stale),
+            ("reads by bookmark", bookmark),
+            ("reads of everything", everything),
+        ];
+        let counts = counts.map(|(name, count)| (name.to_owned(), *count));
+        let refused = |(reason, count): (&String, &usize)| (format!("refused, {reason}"), *count);
+        counts
+            .into_iter()
+            .chain(refusals.iter().map(refused))
+            .collect()
+    }
+
     /// Reads that asked for anything and missed a write that had been acknowledged before they were sent.
     pub fn stale_reads(&self) -> usize {
         self.stale

@@ -1,8 +1,8 @@
 //! A session: reads and writes at one node after another, each with the newest bookmark before it.
 
 use tidemark_client::SessionStart;
-use tidemark_protocol::Bookmark;
 
+use super::Carried;
 use super::worker::Worker;
 use crate::history::Asked;
 
@@ -10,22 +10,21 @@ use crate::history::Asked;
 const READS: u32 = 3;
 
 /// Goes on until told to stop.
-pub(super) async fn run(mut worker: Worker) {
-    let mut newest: Option<Bookmark> = None;
-    let mut n = 0;
+pub(super) async fn run(mut worker: Worker) -> Carried {
     while !worker.stopped() {
+        let newest = worker.carried.newest;
         let start = newest.map_or(SessionStart::Unconstrained, |bookmark| {
             SessionStart::Bookmark(bookmark.to_string())
         });
         let reached = if worker.random.u32(..=READS) == 0 {
-            let value = worker.value(n);
-            n += 1;
+            let value = worker.value();
             worker.write(None, Some(&start), value).await
         } else {
             let asked = newest.map_or(Asked::Anything, |bookmark| Asked::From(bookmark.claimed()));
             worker.read(Some(start), asked, true).await
         };
-        newest = reached.or(newest);
+        worker.carried.newest = reached.or(newest);
         worker.rest().await;
     }
+    worker.carried
 }

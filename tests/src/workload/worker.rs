@@ -7,12 +7,10 @@ use std::time::Duration;
 use tidemark_client::{Answers, Client, Error, FailureKind, RequestId, SessionStart, Value};
 use tidemark_protocol::Bookmark;
 
-use super::DATABASE;
+use super::table::Table;
+use super::{Carried, DATABASE};
 use crate::history::{Acknowledgement, Asked, Entry, Fate, Read, Recorder, Write};
 
-const INSERT: &str = "INSERT INTO entries (value) VALUES (?) RETURNING place";
-/// Rows that a read looks at.
-const NEWEST: &str = "SELECT place, value FROM entries ORDER BY place DESC LIMIT 8";
 /// Values per client: each has its own.
 const VALUES_MAX: u64 = 1_000_000;
 /// Chance that a write in doubt is given up.
@@ -21,6 +19,8 @@ const GIVE_UP: f64 = 0.25;
 /// One client, of whatever kind.
 pub(super) struct Worker {
     pub(super) number: u32,
+    pub(super) table: Arc<Table>,
+    pub(super) carried: Carried,
     pub(super) random: fastrand::Rng,
     /// To choose from at each request: a client per node, that speaks to it alone or to it first.
     pub(super) choice: Arc<[Client]>,
@@ -45,8 +45,10 @@ impl Worker {
         client.expect("there are nodes").clone()
     }
 
-    /// The client's `n`th value.
-    pub(super) fn value(&self, n: u64) -> u64 {
+    /// The client's next value.
+    pub(super) fn value(&mut self) -> u64 {
+        let n = self.carried.written;
+        self.carried.written += 1;
         assert!(n < VALUES_MAX, "client {} wrote {n} values", self.number);
         u64::from(self.number) * VALUES_MAX + n
     }
@@ -69,7 +71,7 @@ impl Worker {
         let fate = loop {
             let client = own.cloned().unwrap_or_else(|| self.any());
             let database = client.database(DATABASE);
-            let insert = database.prepare(INSERT).bind(number);
+            let insert = database.prepare(&*self.table.insert).bind(number);
             let batch = match session {
                 Some(start) => database.session(start.clone()).batch([insert]),
                 None => database.batch([insert]),
@@ -113,9 +115,9 @@ impl Worker {
         let batch = match start {
             Some(start) => {
                 let session = database.session(start);
-                session.batch([session.prepare(NEWEST)])
+                session.batch([session.prepare(&*self.table.newest)])
             }
-            None => database.batch([database.prepare(NEWEST)]),
+            None => database.batch([database.prepare(&*self.table.newest)]),
         };
         match batch.await {
             Ok(answers) => {

@@ -24,6 +24,7 @@ mod operator;
 mod read_replication;
 mod same_files;
 mod sessions;
+mod soak;
 mod sqlite3;
 mod tracing;
 mod transfer;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tidemark_tests::Layout;
+use tidemark_tests::{Blow, Layout};
 
-use super::blow::Blow;
 use super::{PATIENCE, PROGRESS, at_work, hit_leaders, rounds};
 
 /// Longest time from the last acknowledgement of a leader to the first of its successor. The aim is 2 s; this

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemark_client::{Client, RequestId};
-use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
+use tidemark_tests::{Blow, Cell, Layout, Load, Seed, Workload};
 use tokio::task::JoinSet;
 
-use super::blow::Blow;
 use super::{PATIENCE, hit_leaders, rounds};
 use crate::PROGRAM;
 

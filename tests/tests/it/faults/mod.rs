@@ -8,11 +8,10 @@
 
 use std::time::Duration;
 
-use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
+use tidemark_tests::{Blow, Cell, Layout, Load, Seed, Workload};
 
 use crate::PROGRAM;
 
-mod blow;
 mod clocks;
 mod cut;
 mod damage;
@@ -27,8 +26,6 @@ mod power;
 mod restarts;
 mod saboteurs;
 mod storm;
-
-use blow::Blow;
 
 /// The variable that says how often a fault is repeated.
 const ROUNDS: &str = "TIDEMARK_ROUNDS";

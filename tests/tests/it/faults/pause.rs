@@ -1,8 +1,7 @@
 //! A leader that stands still, as under a debugger or a hypervisor, and goes on when another leads.
 
-use tidemark_tests::{Cell, Layout, Load, Seed, Workload};
+use tidemark_tests::{Blow, Cell, Layout, Load, Seed, Workload};
 
-use super::blow::Blow;
 use super::{PATIENCE, PROGRESS, hit_leaders, rounds};
 use crate::PROGRAM;
 

@@ -1,8 +1,7 @@
 //! Faults of every kind, at random, on as many voters at a time as a cell survives, and on all at once.
 
-use tidemark_tests::Layout;
+use tidemark_tests::{Blow, Layout};
 
-use super::blow::BLOWS;
 use super::{PATIENCE, PROGRESS, at_work, rounds};
 
 /// Once in so many rounds the power fails: all nodes at once.
@@ -37,7 +36,7 @@ async fn check(test: &str, voters: usize) {
             } else {
                 random.usize(..voters)
             };
-            let blow = random.choice(BLOWS).expect("there are blows");
+            let blow = random.choice(Blow::ALL).expect("there are blows");
             if struck.iter().all(|(_, other)| *other != at) {
                 eprintln!("round {round}: {blow:?} voter {}", at + 1);
                 workload.fault((at == leader).then_some(leader));
