@@ -125,6 +125,10 @@ pub(crate) struct Config {
     pub(crate) readers: usize,
     /// Time without use after which a small database closes its files.
     pub(crate) idle_wait: Duration,
+    /// How often a replica audits each copy.
+    pub(crate) audit_every: Duration,
+    /// Bytes a second that it reads for that, about.
+    pub(crate) audit_bytes_per_second: u64,
     /// Databases of a primary that stay open though they are idle.
     pub(crate) open_databases: usize,
     /// Bounds of SQL statements: parameters, columns, lengths and so on.
@@ -175,6 +179,8 @@ impl Default for Config {
             page_cache_bytes: u64::from(engine.cache_kib) << 10,
             readers: engine.readers_max,
             idle_wait: tidemark_primary::IDLE_WAIT,
+            audit_every: tidemark_replica::AUDIT_EVERY,
+            audit_bytes_per_second: tidemark_replica::AUDIT_RATE,
             open_databases: tidemark_primary::OPEN_MAX,
             sql_limits: SqlLimits::default(),
             answer_rows: answer.rows_max,
@@ -379,6 +385,13 @@ impl Config {
             ),
             ("readers", self.readers as u64, 1, 1024),
             ("idle-wait (seconds)", self.idle_wait.as_secs(), 1, 86_400),
+            (
+                "audit-every (seconds)",
+                self.audit_every.as_secs(),
+                1,
+                31 * 86_400,
+            ),
+            ("audit-rate", self.audit_bytes_per_second, 1 << 16, 1 << 34),
             ("open-databases", self.open_databases as u64, 1, 1 << 20),
             ("answer-rows", self.answer_rows, 1, u64::MAX),
             ("answer-size", self.answer_bytes, 1 << 10, 1 << 30),

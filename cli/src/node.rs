@@ -214,6 +214,8 @@ async fn run_replica(
         answer: config.answer(),
         idle_wait: config.idle_wait,
         open_max: config.open_databases,
+        audit_every: config.audit_every,
+        audit_rate: config.audit_bytes_per_second,
         ..ReplicaConfig::new(
             home.directory().to_owned(),
             home.identity().node,

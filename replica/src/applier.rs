@@ -190,6 +190,7 @@ impl Applier {
                 self.wake(copy);
             }
             Work::Item(Item::Suspect) => self.on_suspect(copy),
+            Work::Item(Item::Unsound(database)) => self.on_unsound(copy, &database),
             Work::Item(Item::Delete) => self.on_delete(copy),
             Work::Item(Item::Close(done)) => self.on_close(copy, done),
             Work::Item(Item::Released) => self.on_released(copy),

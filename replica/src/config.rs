@@ -30,6 +30,10 @@ pub const SILENCE_SLACK: Duration = Duration::from_millis(500);
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
 /// Databases that stay open though they are idle; beyond that the least recently used are closed first.
 pub const OPEN_MAX: usize = 1024;
+/// How often each copy is read again, page by page, and compared with what its position says.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(3600);
+/// Bytes a second that are read for that, at most; large copies are read faster, see `audit`.
+pub const AUDIT_RATE: u64 = 16 << 20;
 
 /// What a replica is told at its start.
 #[derive(Clone)]
@@ -71,6 +75,10 @@ pub struct ReplicaConfig {
     pub idle_wait: Duration,
     /// See [`OPEN_MAX`].
     pub open_max: usize,
+    /// See [`AUDIT_EVERY`].
+    pub audit_every: Duration,
+    /// See [`AUDIT_RATE`].
+    pub audit_rate: u64,
 }
 
 impl ReplicaConfig {
@@ -95,6 +103,8 @@ impl ReplicaConfig {
             silence_slack: SILENCE_SLACK,
             idle_wait: IDLE_WAIT,
             open_max: OPEN_MAX,
+            audit_every: AUDIT_EVERY,
+            audit_rate: AUDIT_RATE,
         }
     }
 }

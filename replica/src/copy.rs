@@ -17,8 +17,8 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use tidemark_engine::{Database, Strand};
 use tidemark_protocol::stream::Pages;
@@ -98,6 +98,8 @@ pub(crate) enum Item {
     Wake,
     /// A read found something wrong with the files.
     Suspect,
+    /// The pages of this open database are not what its position says.
+    Unsound(Weak<Database>),
     /// Delete the files.
     Delete,
     /// Close the files; says when they are.
@@ -188,6 +190,11 @@ impl Copy {
     /// The database to read from, if it may be read.
     pub(crate) fn open(&self) -> Option<Arc<Open>> {
         self.touch();
+        self.peek()
+    }
+
+    /// As [`Copy::open`], without counting as a use.
+    pub(crate) fn peek(&self) -> Option<Arc<Open>> {
         self.slot
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -210,12 +217,7 @@ impl Copy {
 
     /// Bytes and user tables, as of now if the files are open. `None`: they never were.
     pub(crate) fn measure(&self) -> Option<(u64, u64)> {
-        let open = self
-            .slot
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        match open {
+        match self.peek() {
             Some(open) => Some((
                 open.database.file_size(),
                 open.database.table_count().unwrap_or_default(),
@@ -291,6 +293,7 @@ impl Copy {
             | Item::Sleep
             | Item::Wake
             | Item::Suspect
+            | Item::Unsound(_)
             | Item::Delete
             | Item::Close(_)
             | Item::Released => {}

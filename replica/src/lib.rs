@@ -19,6 +19,7 @@
 //! than its bookmark; a damaged copy is never read.
 
 mod applier;
+mod audit;
 mod backoff;
 mod catalogue_reader;
 mod config;
@@ -44,8 +45,8 @@ mod term_file;
 mod wait;
 
 pub use config::{
-    BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, IDLE_WAIT, INLINE_STEPS_MAX, OPEN_MAX,
-    QUEUE_BYTES_MAX, RESYNCS_MAX, ReplicaConfig, SILENCE_SLACK,
+    AUDIT_EVERY, AUDIT_RATE, BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, IDLE_WAIT,
+    INLINE_STEPS_MAX, OPEN_MAX, QUEUE_BYTES_MAX, RESYNCS_MAX, ReplicaConfig, SILENCE_SLACK,
 };
 pub use connector::{Connecting, Connector, Io, TcpConnector, Upstream, UpstreamError};
 pub use replica::{Replica, StartError};

@@ -18,6 +18,8 @@ use prometheus_client::registry::Registry;
 use tidemark_protocol::{DatabaseId, Position};
 use tokio::sync::Semaphore;
 
+use crate::audit::AuditAge;
+
 /// Databases with an `applied_seq` gauge of their own.
 pub(crate) const METERED_DATABASES_MAX: usize = 64;
 
@@ -62,6 +64,9 @@ pub(crate) struct Metrics {
     pub(crate) storage_failures: Counter,
     pub(crate) sleeps: Counter,
     pub(crate) wakes: Counter,
+    pub(crate) audits: Counter,
+    pub(crate) audited_bytes: Counter,
+    pub(crate) audit_violations: Counter,
     resyncs: Family<Label, Counter>,
     disconnects: Family<Label, Counter>,
     waits: Family<Label, Counter>,
@@ -99,6 +104,9 @@ impl Metrics {
             storage_failures,
             sleeps,
             wakes,
+            audits,
+            audited_bytes,
+            audit_violations,
             resyncs,
             disconnects,
             waits,
@@ -144,6 +152,17 @@ impl Metrics {
             "wakes",
             "Databases opened again because somebody did",
             wakes,
+        );
+        add(
+            "audits",
+            "Copies read again and found to be what their position says",
+            audits,
+        );
+        add("audited_bytes", "Bytes read for that", audited_bytes);
+        add(
+            "audit_violations",
+            "Copies read again and found to be something else",
+            audit_violations,
         );
         add(
             "storage_failures",
@@ -294,6 +313,7 @@ impl HeartbeatAge {
 #[derive(Debug)]
 pub(crate) struct AtScrape {
     pub(crate) heartbeat: Arc<HeartbeatAge>,
+    pub(crate) audit: Arc<AuditAge>,
     /// Its permits are the bytes that may still queue.
     pub(crate) queue: Arc<Semaphore>,
     pub(crate) queue_bytes_max: usize,
@@ -309,6 +329,11 @@ impl Collector for AtScrape {
             "tidemark_replica_heartbeat_age_seconds",
             "Time since the source's last heartbeat",
             self.heartbeat.age_ms() as f64 / 1e3,
+        )?;
+        gauge(
+            "tidemark_replica_audit_age_seconds",
+            "Seconds since the copy was audited that was audited longest ago",
+            self.audit.seconds(),
         )?;
         let queued = self
             .queue_bytes_max

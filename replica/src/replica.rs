@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{AuditAge, audit};
 use crate::catalogue_reader::{keep_catalogue, read_catalogue_once};
 use crate::config::{Environment, ReplicaConfig};
 use crate::connector::UpstreamError;
@@ -91,6 +92,7 @@ impl Replica {
             })?;
 
         let heartbeat = Arc::new(HeartbeatAge::new());
+        let age = Arc::new(AuditAge::new());
         let site = Arc::new(Site {
             directory: databases,
             options: config.engine.clone(),
@@ -107,6 +109,7 @@ impl Replica {
         site.metrics.register(registry);
         registry.register_collector(Box::new(AtScrape {
             heartbeat: Arc::clone(&heartbeat),
+            audit: Arc::clone(&age),
             queue: Arc::clone(&site.queue_bytes),
             queue_bytes_max: config.queue_bytes_max,
         }));
@@ -127,6 +130,7 @@ impl Replica {
         let stop = replica.stop.clone();
         replica.spawn(keep_catalogue(Arc::clone(&core), stop.clone()));
         replica.spawn(close_idle(Arc::clone(&core), stop.clone()));
+        replica.spawn(audit(Arc::clone(&core), age, stop.clone()));
         replica.spawn(Follower::new(core, environment).run(stop));
         Ok(replica)
     }

@@ -162,6 +162,14 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_IDLE_WAIT", value_name = "TIME")]
     pub(crate) idle_wait: Option<Period>,
 
+    /// How often a replica reads every page of each copy again and compares [default: 1h]
+    #[arg(long, env = "TIDEMARK_AUDIT_EVERY", value_name = "TIME")]
+    pub(crate) audit_every: Option<Period>,
+
+    /// Bytes a second that it reads for that, about [default: 16MiB]
+    #[arg(long, env = "TIDEMARK_AUDIT_RATE", value_name = "SIZE")]
+    pub(crate) audit_rate: Option<Size>,
+
     /// Databases of a primary that stay open though they are idle [default: 1024]
     #[arg(long, env = "TIDEMARK_OPEN_DATABASES", value_name = "COUNT")]
     pub(crate) open_databases: Option<usize>,
@@ -223,6 +231,8 @@ impl Settings {
             page_cache,
             readers,
             idle_wait,
+            audit_every,
+            audit_rate,
             open_databases,
             sql_limits,
             answer_rows,
@@ -258,6 +268,8 @@ impl Settings {
         overwrite(&mut config.page_cache_bytes, page_cache);
         overwrite(&mut config.readers, readers);
         overwrite(&mut config.idle_wait, idle_wait);
+        overwrite(&mut config.audit_every, audit_every);
+        overwrite(&mut config.audit_bytes_per_second, audit_rate);
         overwrite(&mut config.open_databases, open_databases);
         overwrite(&mut config.sql_limits, sql_limits);
         overwrite(&mut config.answer_rows, answer_rows);

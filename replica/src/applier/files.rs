@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tidemark_engine::{CheckpointMode, Database, OpenError, Opened, claimed_position};
@@ -15,6 +15,9 @@ use super::{
 };
 use crate::copy::{Copy, Item};
 use crate::standing::Condition;
+
+/// Why a copy is not read any more whose files do not hold what was written to them.
+const CHANGED: &str = "pages changed on disk";
 
 pub(super) enum Unopened {
     /// The content is not usable: resynchronise.
@@ -219,14 +222,30 @@ impl Applier {
             .and_then(|mut snapshot| Ok(snapshot.checksum()? == snapshot.position().checksum));
         match intact {
             Ok(true) => {}
-            Ok(false) => {
-                tracing::error!(db = %self.id, "pages of a database changed on disk");
-                self.site.metrics.resync("damaged");
-                self.set_damaged(copy, "pages changed on disk");
-                self.ask_for_resync(copy);
-            }
+            Ok(false) => self.pages_changed(copy),
             Err(error) => self.storage_failed(copy, &error),
         }
+    }
+
+    /// Every page of these files was looked at, and they are not what their position says.
+    pub(super) fn on_unsound(&mut self, copy: &Arc<Copy>, database: &Weak<Database>) {
+        let open = self.files.as_ref().map(|(_, open)| Arc::downgrade(open));
+        if open.is_none_or(|open| !open.ptr_eq(database)) || self.damaged.is_some() {
+            return; // they were exchanged meanwhile, or it is known
+        }
+        match self.feed {
+            Feed::Idle | Feed::Following => self.pages_changed(copy),
+            // The image that comes takes no page over that it has not looked at.
+            Feed::Asked | Feed::Resync(_) => self.set_damaged(copy, CHANGED),
+            Feed::Releasing(_) => {}
+        }
+    }
+
+    fn pages_changed(&mut self, copy: &Arc<Copy>) {
+        tracing::error!(db = %self.id, "pages of a database changed on disk");
+        self.site.metrics.resync("damaged");
+        self.set_damaged(copy, CHANGED);
+        self.ask_for_resync(copy);
     }
 
     pub(super) fn on_delete(&mut self, copy: &Arc<Copy>) {

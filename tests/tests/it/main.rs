@@ -1,5 +1,6 @@
 //! End-to-end tests: what a user of a Tidemark cluster may rely on, seen from outside its processes.
 
+mod audit;
 mod bad_input;
 mod catch_up;
 mod chinook;
