@@ -333,7 +333,7 @@ impl Collector for AtScrape {
         gauge(
             "tidemark_replica_audit_age_seconds",
             "Seconds since the copy was audited that was audited longest ago",
-            self.audit.seconds(),
+            self.audit.seconds() as f64,
         )?;
         let queued = self
             .queue_bytes_max

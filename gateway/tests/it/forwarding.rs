@@ -400,7 +400,7 @@ async fn answer_that_breaks_off_is_not_taken_for_a_whole_one() {
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\ntidemark-guard: {guard}\r\n\r\n{{\"result\":["
         );
-        stream.write_all(head).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
     });
     let replica = replica_of(&broken.await).await;
     replica.node.script([Turn::Forward]);

@@ -77,6 +77,7 @@ impl Summary {
             stale,
             refusals,
             gaps: _,
+            faults: _,
         } = self;
         let counts = [
             ("writes committed", committed),
