@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     let start = Instant::now();
     let (queue, queued) = channel();
     let flusher: JoinHandle<anyhow::Result<()>> =
-        std::thread::spawn(move || flush(Segment::first(directory)?, bytes, &queued));
+        std::thread::spawn(move || flush(Segment::first(&directory)?, bytes, &queued));
     let tasks: Vec<_> = (0..writers)
         .map(|_| tokio::spawn(one(queue.clone(), start + duration)))
         .collect();
@@ -79,6 +79,7 @@ fn flush(mut segment: Segment, bytes: usize, queued: &Receiver<Waiter>) -> anyho
             let _ = waiter.send(()); // its round may be over
         }
         if count > 1 && took >= LINGER_FROM {
+            #[allow(clippy::disallowed_methods)] // the log lingers as long
             std::thread::sleep((took / LINGER_SHARE).min(LINGER_MAX));
         }
     }
@@ -93,7 +94,7 @@ struct Segment {
 }
 
 impl Segment {
-    fn first(directory: PathBuf) -> anyhow::Result<Self> {
+    fn first(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join("appended");
         let file = Self::begin(&path)?;
         Ok(Self {
@@ -103,7 +104,7 @@ impl Segment {
         })
     }
 
-    fn begin(path: &PathBuf) -> anyhow::Result<File> {
+    fn begin(path: &Path) -> anyhow::Result<File> {
         let options = OpenOptions::new().create(true).append(true).clone();
         let _ = std::fs::remove_file(path);
         Ok(options.open(path)?)
