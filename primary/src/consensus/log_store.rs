@@ -757,6 +757,7 @@ mod tests {
         };
         let flushed = Flushed {
             waiting,
+            last: None,
             begun: Instant::now(),
             shared: log.shared.clone(),
             is_sent: false,
