@@ -162,6 +162,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_IDLE_WAIT", value_name = "TIME")]
     pub(crate) idle_wait: Option<Period>,
 
+    /// Databases that stay open though they are idle [default: 1024]
+    #[arg(long, env = "TIDEMARK_OPEN_DATABASES", value_name = "COUNT")]
+    pub(crate) open_databases: Option<usize>,
+
     /// How often a replica reads every page of each copy again and compares [default: 1h]
     #[arg(long, env = "TIDEMARK_AUDIT_EVERY", value_name = "TIME")]
     pub(crate) audit_every: Option<Period>,
@@ -169,10 +173,6 @@ pub(crate) struct Settings {
     /// Bytes a second that it reads for that, about [default: 16MiB]
     #[arg(long, env = "TIDEMARK_AUDIT_RATE", value_name = "SIZE")]
     pub(crate) audit_rate: Option<Size>,
-
-    /// Databases of a primary that stay open though they are idle [default: 1024]
-    #[arg(long, env = "TIDEMARK_OPEN_DATABASES", value_name = "COUNT")]
-    pub(crate) open_databases: Option<usize>,
 
     /// Bounds of SQL statements: parameters, columns, lengths and so on [default: sqlite]
     #[arg(long, env = "TIDEMARK_SQL_LIMITS", value_name = "PROFILE")]
@@ -231,9 +231,9 @@ impl Settings {
             page_cache,
             readers,
             idle_wait,
+            open_databases,
             audit_every,
             audit_rate,
-            open_databases,
             sql_limits,
             answer_rows,
             answer_size,

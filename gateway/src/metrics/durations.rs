@@ -54,7 +54,7 @@ impl EncodeMetric for Durations {
         let counts = self.0.counts.each_ref();
         let counts = counts.map(|count| count.load(Ordering::Relaxed));
         let bounds = (0..BOUNDED).map(|at| seconds(FIRST_NS << at));
-        let buckets: Vec<_> = bounds.chain([f64::MAX]).zip(counts).collect();
+        let buckets: Vec<_> = bounds.chain([f64::INFINITY]).zip(counts).collect();
         let sum = seconds(self.0.sum_ns.load(Ordering::Relaxed));
         encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
     }
