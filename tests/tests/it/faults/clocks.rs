@@ -42,9 +42,6 @@ async fn set(node: &Node, ahead_s: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_that_jump_break_no_promise() {
-    if !Clocks::available() {
-        return;
-    }
     let seed = Seed::of("clocks_that_jump_break_no_promise");
     let mut random = seed.stream(0);
     let clocks = Clocks::new(PROGRAM);
@@ -89,9 +86,6 @@ async fn clocks_that_jump_break_no_promise() {
 /// that counts once.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_are_known_again_whatever_the_clocks_say() {
-    if !Clocks::available() {
-        return;
-    }
     let clocks = Clocks::new(PROGRAM);
     let mut cell = Cell::of(&clocks.program(), Layout::default()).await;
     let leader = cell.leader().await;
