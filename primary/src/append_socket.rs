@@ -138,7 +138,8 @@ pub(crate) async fn serve(consensus: Consensus, socket: WebSocket) {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error @ AnswerError::Message(_)) => {
-                    tracing::warn!(%error, "a voter sent a message that is not understood");
+                    let error = chain(&error);
+                    tracing::warn!(error, "a voter sent a message that is not understood");
                     break;
                 }
                 Err(AnswerError::Stopped | AnswerError::Promised) => break,

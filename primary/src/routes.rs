@@ -20,7 +20,7 @@ use crate::cell::Primary;
 use crate::consensus::AnswerError;
 use crate::install;
 use crate::members;
-use crate::peer_http::{knows_secret, stranger};
+use crate::peer_http::{chain, knows_secret, stranger};
 use crate::ship::session;
 use crate::transport::{INCARNATION, MESSAGE_BYTES_MAX, RAFT_PATH, VOTER};
 
@@ -110,7 +110,8 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
     match primary.consensus.answer(&message).await {
         Ok(answer) => Body::from(answer).into_response(),
         Err(error @ AnswerError::Message(_)) => {
-            tracing::warn!(%error, "a voter sent a message that is not understood");
+            let causes = chain(&error);
+            tracing::warn!(error = causes, "a voter sent a message that is not understood");
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
         Err(error @ (AnswerError::Stopped | AnswerError::Promised)) => {

@@ -301,8 +301,8 @@ async fn leader_that_dies_while_a_node_leaves_lets_it_go_all_the_same() {
             }
             workload.fault(Some(leader));
             cell.voters[leader].tell(&Point::Crash { name, nth: 1 });
-            let refused = cell.remove(leaving).await;
-            assert!(!refused.status.success(), "the one that was asked has died");
+            // It dies of it; its successor may have done it by the time that is asked next.
+            drop(cell.remove(leaving).await);
             cell.voters[leader].dies_at(name, PATIENCE).await;
             revive(&mut cell.voters[leader]).await;
             wait::until("the node is let go", PATIENCE, async || {
