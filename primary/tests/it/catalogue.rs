@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tidemark_engine::{CheckpointMode, Control, Database, Opened, Options, Stamp};
 use tidemark_protocol::node::ListDatabases;
 use tidemark_protocol::render::{AnswerBounds, Renderer, RowShape, ServedBy, ValueForm};
-use tidemark_protocol::{DatabaseId, Node, Seq, Statement};
+use tidemark_protocol::{DatabaseId, Node, Position, Seq, Statement};
 
 use crate::harness::{create, start};
 
@@ -13,7 +13,8 @@ use crate::harness::{create, start};
 const WITHOUT_CHANGES: &str = "DROP TRIGGER note_made; DROP TRIGGER note_edited; \
     DROP TRIGGER note_deleted; DROP TABLE changes; DELETE FROM settings WHERE key = 'changes'";
 
-/// Changes the catalogue's files behind the back of the node, which is down.
+/// Changes the catalogue's files behind the back of the node, which is down, and with them the file `chain`, by which the
+/// node judges what the log has for them.
 fn rewrite(directory: &std::path::Path, sql: &str) {
     let files = directory
         .join("databases")
@@ -44,6 +45,25 @@ fn rewrite(directory: &std::path::Path, sql: &str) {
     let transaction = executed.unwrap().unwrap();
     owner.acknowledge(transaction.header().next.seq).unwrap();
     owner.checkpoint(CheckpointMode::Truncate).unwrap();
+    let chain = directory.join("chain");
+    let bytes = chained(std::fs::read(&chain).unwrap(), &transaction.header().next);
+    std::fs::write(chain, bytes).unwrap();
+}
+
+/// The file `chain` (`docs/formats.md`) with the catalogue at this position.
+fn chained(mut bytes: Vec<u8>, next: &Position) -> Vec<u8> {
+    const HEAD: usize = 20;
+    const ENTRY: usize = 36;
+    bytes.truncate(bytes.len() - 4);
+    let mut entries = bytes[HEAD..].chunks_exact_mut(ENTRY);
+    let catalogue = DatabaseId::CATALOGUE.to_bytes();
+    let entry = entries.find(|entry| entry[..16] == catalogue).unwrap();
+    entry[16..20].copy_from_slice(&next.epoch.0.to_le_bytes());
+    entry[20..28].copy_from_slice(&next.seq.0.to_le_bytes());
+    entry[28..].copy_from_slice(&next.checksum.0.to_le_bytes());
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend(crc.to_le_bytes());
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
