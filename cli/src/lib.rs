@@ -32,11 +32,6 @@ use tidemark_protocol::node::Role;
 use crate::config::{Config, Settings};
 use crate::telemetry::Telemetry;
 
-/// SQLite's too. What databases free that are closed goes back to the system within seconds, by a thread of
-/// the allocator's own; glibc's keeps it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// What is logged by a server that is not told. The consensus library tells of every step at info, and at
 /// warn of every heartbeat that a voter which is down does not answer.
 const SERVER_LOG_DEFAULT: &str = "info,openraft=error,chunked_wal=warn";

@@ -111,7 +111,10 @@ async fn raft(State(primary): State<Arc<Primary>>, request: Request) -> Response
         Ok(answer) => Body::from(answer).into_response(),
         Err(error @ AnswerError::Message(_)) => {
             let causes = chain(&error);
-            tracing::warn!(error = causes, "a voter sent a message that is not understood");
+            tracing::warn!(
+                error = causes,
+                "a voter sent a message that is not understood"
+            );
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
         Err(error @ (AnswerError::Stopped | AnswerError::Promised)) => {
