@@ -11,8 +11,8 @@ async fn soak(test: &str, saboteur: Option<&'static str>) -> Report {
     let soak = Soak {
         program: PROGRAM.to_owned(),
         seed: Seed::of(test),
-        duration: Duration::from_secs(12),
-        epoch: Duration::from_secs(6),
+        duration: Duration::from_secs(25),
+        epoch: Duration::from_secs(4),
         warm_up: Duration::ZERO,
         saboteur,
     };
