@@ -7,7 +7,7 @@ use tidemark_protocol::node::ListDatabases;
 use tidemark_protocol::render::{AnswerBounds, Renderer, RowShape, ServedBy, ValueForm};
 use tidemark_protocol::{DatabaseId, Node, Position, Seq, Statement};
 
-use crate::harness::{create, start};
+use crate::harness::{create, start, start_again};
 
 /// What a catalogue was made with before it numbered its changes lacks all that makes the numbers.
 const WITHOUT_CHANGES: &str = "DROP TRIGGER note_made; DROP TRIGGER note_edited; \
@@ -84,7 +84,7 @@ async fn catalogue_that_numbered_no_changes_numbers_them_from_the_next_leader_on
         let listed = primary.databases(all).await.unwrap().databases;
         listed.into_iter().map(|one| one.name).collect::<Vec<_>>()
     };
-    let primary = start(directory.path()).await;
+    let primary = start_again(directory.path(), 1).await;
     assert_eq!(names(&primary).await, ["old"]);
     create(&primary, "new").await;
     let one = create(&primary, "newest").await;
@@ -93,7 +93,7 @@ async fn catalogue_that_numbered_no_changes_numbers_them_from_the_next_leader_on
     primary.stop().await;
     drop(primary);
 
-    let primary = start(directory.path()).await;
+    let primary = start_again(directory.path(), 2).await;
     assert_eq!(names(&primary).await, ["new", "old"]);
     primary.stop().await;
     drop(primary);

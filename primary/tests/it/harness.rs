@@ -55,6 +55,11 @@ impl Random for Counting {
 
 /// Starts a primary on `directory` and waits until it serves.
 pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
+    start_again(directory, 0).await
+}
+
+/// As [`start`], where one was before that drew other numbers. See [`start_with`].
+pub(crate) async fn start_again(directory: &Path, random: u64) -> Arc<Primary> {
     let config = PrimaryConfig {
         cluster_secret: "secret".to_owned(),
         ..PrimaryConfig::new(
@@ -65,7 +70,7 @@ pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
             "http://127.0.0.1:1".to_owned(),
         )
     };
-    let primary = start_with(config, 0).await.unwrap();
+    let primary = start_with(config, random).await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), primary.wait_until_serving())
         .await
         .unwrap();
