@@ -2,12 +2,12 @@
 //!
 //! 1. Three voters and three replicas run as processes, each voter behind a relay of its own, the ways between voters
 //!    through relays too. Sixteen sessions, and readers and writers outside sessions, work on them.
-//! 2. The run goes in *epochs* of some minutes. During one, [faults](fault) come and go; at its end all is healed, the
+//! 2. The run goes in *epochs* of some minutes. During one, faults (`fault`) come and go; at its end all is healed, the
 //!    clients rest, all nodes must agree and find their checksums, and both judges look at the epoch's record. Then its
 //!    table is dropped, and the clients go on with the next: their sessions, and the values that they have used
 //!    up, are carried over; the record is forgotten.
-//! 3. Meanwhile every process is [measured](samples): what it takes of memory, files, threads and disk. The
-//!    [report] has the trend of each process from its start to its end.
+//! 3. Meanwhile every process is measured (`samples`): what it takes of memory, files, threads and disk. The
+//!    report has the trend of each process from its start to its end.
 //!
 //! A voter and a replica, picked by the seed, are *elders*: they are cut off, slowed and stopped like the others, but
 //! their processes are never ended, so that they grow old.
