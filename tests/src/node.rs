@@ -140,10 +140,17 @@ impl Node {
         self.process = Some(process);
     }
 
-    /// Has the running process die or err at a point.
-    pub fn tell(&mut self, point: &Point) {
+    /// Has the running process die or err at a point, from now on: waits until it has heard, or has died of it.
+    pub async fn tell(&mut self, point: &Point) {
+        let heard = points::heard(point);
+        let times = |log: String| log.lines().filter(|line| *line == heard).count();
+        let before = times(self.log());
         let ear = self.ear.as_mut().expect("a running node");
         writeln!(ear, "{point}").expect("tell a running node");
+        wait::soon("a node hears what it is told", async || {
+            (times(self.log()) > before || self.ended().is_some()).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the process has died at this point, as it was told.

@@ -48,6 +48,11 @@ pub(crate) fn epitaph(name: &str) -> String {
     format!("the process ends at {name}")
 }
 
+/// What a node logs once it will do as it was told.
+pub(crate) fn heard(point: &Point) -> String {
+    format!("told: {point}")
+}
+
 /// In a node's process: does what it is told, if anybody is to tell it.
 pub fn listen() {
     if std::env::var(VARIABLE).as_deref() != Ok(STDIN) {
@@ -57,6 +62,7 @@ pub fn listen() {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { return };
             obey(&line);
+            eprintln!("told: {line}");
         }
     });
 }

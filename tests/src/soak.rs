@@ -102,7 +102,7 @@ impl Soak {
         let samples = Samples::begin(&cell, elders, &self);
         epoch::make_table(&cell, 0).await;
         if let Some(point) = self.saboteur {
-            fault::sabotage(&mut cell, point);
+            fault::sabotage(&mut cell, point).await;
         }
         let mut epoch = Epoch::default();
         let mut last = None;

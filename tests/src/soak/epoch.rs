@@ -97,7 +97,7 @@ impl Run<'_> {
             }
             fault.undo(self.cell).await;
             if let Some(point) = self.soak.saboteur {
-                super::fault::sabotage(self.cell, point);
+                super::fault::sabotage(self.cell, point).await;
             }
             progress(&mut workload, "in peace").await;
         }

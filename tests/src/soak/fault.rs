@@ -186,9 +186,9 @@ impl Fault {
 }
 
 /// Has all nodes break a promise from now on, until they are started again.
-pub(super) fn sabotage(cell: &mut Cell, point: &'static str) {
+pub(super) async fn sabotage(cell: &mut Cell, point: &'static str) {
     for node in cell.nodes_mut() {
         let (name, actions) = (point, "return");
-        node.tell(&Point::Set { name, actions });
+        node.tell(&Point::Set { name, actions }).await;
     }
 }

@@ -152,7 +152,7 @@ async fn voters_that_die_anywhere_on_the_path_of_a_write_lose_nothing() {
             };
             workload.fault((at == leader).then_some(leader));
             let nth = random.u32(1..=PASSAGES);
-            cell.voters[at].tell(&Point::Crash { name, nth });
+            cell.voters[at].tell(&Point::Crash { name, nth }).await;
             cell.voters[at].dies_at(name, PATIENCE).await;
             workload.progress(PROGRESS, PATIENCE).await;
             revive(&mut cell.voters[at]).await;
@@ -162,7 +162,7 @@ async fn voters_that_die_anywhere_on_the_path_of_a_write_lose_nothing() {
             let leader = cell.leader().await;
             let at = (leader + random.usize(1..3)) % 3;
             workload.fault(Some(leader));
-            cell.voters[at].tell(&Point::Crash { name, nth: 1 });
+            cell.voters[at].tell(&Point::Crash { name, nth: 1 }).await;
             cell.voters[leader].kill();
             cell.voters[at].dies_at(name, PATIENCE).await;
             revive_both(&mut cell, leader, at).await;
@@ -190,7 +190,7 @@ async fn voters_that_die_in_a_checkpoint_lose_nothing() {
             let leader = cell.leader().await;
             let at = random.usize(..3);
             workload.fault((at == leader).then_some(leader));
-            cell.voters[at].tell(&Point::Crash { name, nth: 1 });
+            cell.voters[at].tell(&Point::Crash { name, nth: 1 }).await;
             dies_of_large_writes(&mut cell, at, name).await;
             revive(&mut cell.voters[at]).await;
         }
@@ -208,7 +208,7 @@ async fn voters_that_die_cutting_their_log_or_taking_over_anothers_files_lose_no
             workload.progress(PROGRESS, PATIENCE).await;
             workload.fault(Some(0));
             let voter = &mut cell.voters[0];
-            voter.tell(&Point::Crash { name, nth: 1 });
+            voter.tell(&Point::Crash { name, nth: 1 }).await;
             signal(voter.pid(), "TERM");
             voter.dies_at(name, PATIENCE).await;
             revive(voter).await;
@@ -222,7 +222,7 @@ async fn voters_that_die_cutting_their_log_or_taking_over_anothers_files_lose_no
     // Its state comes by pages, as the log that led there is gone.
     cell.join(0, None);
     for name in INSTALL {
-        cell.voters[1].tell(&Point::Crash { name, nth: 1 });
+        cell.voters[1].tell(&Point::Crash { name, nth: 1 }).await;
         cell.voters[1].dies_at(name, PATIENCE).await;
         cell.voters[1].start();
     }
@@ -239,7 +239,7 @@ async fn replica_that_dies_anywhere_catches_up() {
             workload.progress(PROGRESS, PATIENCE).await;
             workload.fault(None);
             let nth = random.u32(1..=PASSAGES);
-            cell.replicas[0].tell(&Point::Crash { name, nth });
+            cell.replicas[0].tell(&Point::Crash { name, nth }).await;
             cell.replicas[0].dies_at(name, PATIENCE).await;
             workload.progress(PROGRESS, PATIENCE).await;
             revive(&mut cell.replicas[0]).await;
@@ -255,7 +255,7 @@ async fn replica_that_dies_anywhere_catches_up() {
             revive(&mut cell.voters[0]).await;
             let replica = &mut cell.replicas[0];
             replica.start();
-            replica.tell(&Point::Crash { name, nth: 1 });
+            replica.tell(&Point::Crash { name, nth: 1 }).await;
             replica.dies_at(name, PATIENCE).await;
             workload.progress(PROGRESS, PATIENCE).await;
             revive(&mut cell.replicas[0]).await;
@@ -272,7 +272,9 @@ async fn leader_that_dies_while_a_node_joins_takes_it_in_all_the_same() {
         workload.progress(PROGRESS, PATIENCE).await;
         let leader = cell.leader().await;
         workload.fault(Some(leader));
-        cell.voters[leader].tell(&Point::Crash { name, nth: 1 });
+        cell.voters[leader]
+            .tell(&Point::Crash { name, nth: 1 })
+            .await;
         cell.join(leader, None);
         cell.voters[leader].dies_at(name, PATIENCE).await;
         revive(&mut cell.voters[leader]).await;
@@ -300,7 +302,9 @@ async fn leader_that_dies_while_a_node_leaves_lets_it_go_all_the_same() {
                 leader = cell.leader().await;
             }
             workload.fault(Some(leader));
-            cell.voters[leader].tell(&Point::Crash { name, nth: 1 });
+            cell.voters[leader]
+                .tell(&Point::Crash { name, nth: 1 })
+                .await;
             // It dies of it; its successor may have done it by the time that is asked next.
             drop(cell.remove(leaving).await);
             cell.voters[leader].dies_at(name, PATIENCE).await;
@@ -330,7 +334,7 @@ async fn voter_that_dies_beginning_a_cell_begins_it() {
         }
         // It waits for the others; of all it is the one to begin.
         cell.node(1).start();
-        cell.node(1).tell(&Point::Crash { name, nth: 1 });
+        cell.node(1).tell(&Point::Crash { name, nth: 1 }).await;
         cell.node(2).start();
         cell.node(3).start();
         cell.node(1).dies_at(name, PATIENCE).await;

@@ -56,11 +56,13 @@ async fn of_late_replica(test: &str, name: &'static str) -> (Vec<Check>, Vec<Con
     let (mut cell, mut workload) = at_work(test, Layout::default()).await;
     workload.progress(PROGRESS, PATIENCE).await;
     let replica = &mut cell.replicas[0];
-    replica.tell(&Point::Set {
-        name: "replica::before_apply",
-        actions: "sleep(150)",
-    });
-    replica.tell(&broken(name));
+    replica
+        .tell(&Point::Set {
+            name: "replica::before_apply",
+            actions: "sleep(150)",
+        })
+        .await;
+    replica.tell(&broken(name)).await;
     workload.progress(5 * PROGRESS, PATIENCE).await;
     let leader = cell.leader().await;
     workload.findings(&cell.voters[leader]).await
@@ -109,13 +111,18 @@ async fn replica_that_loses_a_transaction_finds_it_itself() {
     let test = "replica_that_loses_a_transaction_finds_it_itself";
     let (mut cell, mut workload) = at_work(test, Layout::default()).await;
     workload.progress(PROGRESS, PATIENCE).await;
-    cell.replicas[0].tell(&Point::Set {
-        name: "sabotage::transaction",
-        actions: "5*return",
-    });
+    cell.replicas[0]
+        .tell(&Point::Set {
+            name: "sabotage::transaction",
+            actions: "5*return",
+        })
+        .await;
     workload.progress(3 * PROGRESS, PATIENCE).await;
-    let log = cell.replicas[0].log();
-    assert!(log.contains("a copy cannot be continued"), "{log}");
+    wait::until("the replica finds it", PATIENCE, async || {
+        let log = cell.replicas[0].log();
+        log.contains("a copy cannot be continued").then_some(())
+    })
+    .await;
     workload.judged(&cell, PATIENCE).await;
     cell.stop().await;
 }
@@ -126,7 +133,7 @@ async fn leader_that_answers_before_it_commits_is_found() {
     let (mut cell, mut workload) = at_work(test, RELAYED).await;
     workload.progress(PROGRESS, PATIENCE).await;
     let leader = cell.leader().await;
-    cell.voters[leader].tell(&broken("sabotage::gate"));
+    cell.voters[leader].tell(&broken("sabotage::gate")).await;
     workload.fault(Some(leader));
     cell.ways.isolate(leader);
     cell.successor(leader).await;
@@ -146,7 +153,7 @@ async fn leader_that_reads_without_its_lease_is_found() {
     let (mut cell, mut workload) = at_work(test, RELAYED).await;
     workload.progress(PROGRESS, PATIENCE).await;
     let leader = cell.leader().await;
-    cell.voters[leader].tell(&broken("sabotage::lease"));
+    cell.voters[leader].tell(&broken("sabotage::lease")).await;
     workload.fault(Some(leader));
     cell.ways.isolate(leader);
     cell.successor(leader).await;
@@ -169,12 +176,14 @@ async fn voters_that_forget_requests_are_found() {
     workload.progress(PROGRESS, PATIENCE).await;
     let leader = cell.leader().await;
     for voter in &mut cell.voters {
-        voter.tell(&broken("sabotage::retry"));
+        voter.tell(&broken("sabotage::retry")).await;
     }
     workload.fault(Some(leader));
     // Writes that count, and whose writers do not hear of it.
     let name = "primary::before_answer";
-    cell.voters[leader].tell(&Point::Crash { name, nth: 20 });
+    cell.voters[leader]
+        .tell(&Point::Crash { name, nth: 20 })
+        .await;
     cell.voters[leader].dies_at(name, PATIENCE).await;
     workload.progress(PROGRESS, PATIENCE).await;
     let leader = settled(&cell).await;
@@ -197,7 +206,7 @@ async fn voters_that_forget_to_make_durable_are_found() {
     let (mut cell, mut workload) = at_work(test, voters).await;
     workload.progress(PROGRESS, PATIENCE).await;
     for voter in &mut cell.voters {
-        voter.tell(&broken("sabotage::fsync"));
+        voter.tell(&broken("sabotage::fsync")).await;
         voter.keep_disk();
     }
     workload.progress(5 * PROGRESS, PATIENCE).await;
