@@ -148,7 +148,11 @@ impl fmt::Display for Freshness {
         match self {
             Self::Any => Ok(()),
             // Rounded down: a stricter bound keeps the promise.
-            Self::MaxStaleness(bound) => write!(f, "{MAX_STALENESS}{}us", bound.as_micros()),
+            Self::MaxStaleness(bound) => match u64::try_from(bound.as_micros()) {
+                Ok(us) => write!(f, "{MAX_STALENESS}{us}us"),
+                // Whoever reads it counts to 64 bits.
+                Err(_) => write!(f, "{MAX_STALENESS}{}s", bound.as_secs()),
+            },
             Self::Linearizable => f.write_str(LINEARIZABLE),
         }
     }
@@ -404,6 +408,7 @@ mod tests {
         for freshness in [
             Freshness::Linearizable,
             Freshness::MaxStaleness(Duration::from_micros(1500)),
+            Freshness::MaxStaleness(Duration::from_secs(u64::MAX)),
         ] {
             let read: ReadWish = freshness.to_string().parse().expect("one part");
             assert_eq!(read.freshness, freshness);
