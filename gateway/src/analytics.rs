@@ -39,6 +39,9 @@ const FIELDS_MAX: usize = 8;
 const ORDER_MAX: usize = 4;
 /// Longest question, in bytes: what is said in it is copied for each list.
 const QUESTION_BYTES_MAX: usize = 16 << 10;
+/// Values and bytes of text that variables may bring, each as often as it is used: all that a question can say, in
+/// each list.
+const VARIABLES_MAX: usize = FIELDS_MAX * QUESTION_BYTES_MAX;
 /// Groups in a list that asks for no bound, and most that it may ask for. As D1's API has it.
 const LIMIT_MAX: usize = 10_000;
 
@@ -65,15 +68,7 @@ pub(crate) async fn graphql<N: Node>(
     let work = async {
         let ask = Ask::read(&head.headers)?;
         let body = gateway.gate.read(&head.headers, body, ask.expires).await?;
-        let bytes = body.bytes.len();
-        if bytes > QUESTION_BYTES_MAX {
-            let text = format!("the question has {bytes} bytes, the limit is {QUESTION_BYTES_MAX}");
-            return Err(Failure::new(FailureKind::TooLarge, text));
-        }
-        let question: Question = serde_json::from_slice(&body.bytes).map_err(|error| {
-            let text = format!("The request is malformed: {error}");
-            Failure::new(FailureKind::BadRequest, text)
-        })?;
+        let question = Question::parse(&body.bytes)?;
         let fields = match fields(&question) {
             Ok(fields) => fields,
             Err(error) => return Ok(refused(&error)),
@@ -94,9 +89,27 @@ pub(crate) async fn graphql<N: Node>(
     gateway.answer(Route::Analytics, &head, work).await
 }
 
+impl Question {
+    fn parse(body: &[u8]) -> Result<Self, Failure> {
+        let bytes = body.len();
+        if bytes > QUESTION_BYTES_MAX {
+            let text = format!("the question has {bytes} bytes, the limit is {QUESTION_BYTES_MAX}");
+            return Err(Failure::new(FailureKind::TooLarge, text));
+        }
+        serde_json::from_slice(body).map_err(|error| {
+            let text = format!("The request is malformed: {error}");
+            Failure::new(FailureKind::BadRequest, text)
+        })
+    }
+}
+
 /// The fields of the account: the name of each in the answer, its own, and what it asks for.
 fn fields(question: &Question) -> Result<Vec<(String, String, Wanted)>, String> {
     let document = parse_query::<String>(&question.query).map_err(|error| error.to_string())?;
+    let mut variables = Variables {
+        given: &question.variables,
+        left: VARIABLES_MAX,
+    };
     let mut found = Vec::new();
     for definition in &document.definitions {
         let Definition::Operation(operation) = definition else {
@@ -116,7 +129,7 @@ fn fields(question: &Question) -> Result<Vec<(String, String, Wanted)>, String> 
                         return Err(format!("more than {FIELDS_MAX} lists at a time"));
                     }
                     let name = field.alias.as_ref().unwrap_or(&field.name).clone();
-                    let wanted = wanted(field, &question.variables)?;
+                    let wanted = wanted(field, &mut variables)?;
                     found.push((name, field.name.clone(), wanted));
                 }
             }
@@ -141,12 +154,43 @@ fn named<'s>(
     all(set).filter(move |field| field.name == name)
 }
 
-fn wanted(field: &Field<'_, String>, variables: &Map<String, Value>) -> Result<Wanted, String> {
-    let arguments: BTreeMap<&str, Value> = field
-        .arguments
-        .iter()
-        .map(|(name, argument)| (name.as_str(), plain(argument, variables)))
-        .collect();
+/// What was given for the variables of a question.
+struct Variables<'q> {
+    given: &'q Map<String, Value>,
+    /// What they may still bring: one that is long and used often would be copied as often.
+    left: usize,
+}
+
+impl Variables<'_> {
+    fn get(&mut self, name: &str) -> Result<Value, String> {
+        let Some(value) = self.given.get(name) else {
+            return Ok(Value::Null);
+        };
+        let left = self.left.checked_sub(size(value));
+        self.left =
+            left.ok_or_else(|| format!("variables are too long for all uses of '${name}'"))?;
+        Ok(value.clone())
+    }
+}
+
+/// Values in it, and bytes of their text.
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => {
+            let field = |(name, field): (&String, &Value)| name.len() + size(field);
+            fields.iter().map(field).sum()
+        }
+    }
+}
+
+fn wanted(field: &Field<'_, String>, variables: &mut Variables<'_>) -> Result<Wanted, String> {
+    let mut arguments = BTreeMap::new();
+    for (name, argument) in &field.arguments {
+        arguments.insert(name.as_str(), plain(argument, variables)?);
+    }
     let limit = arguments.get("limit").and_then(Value::as_u64);
     let limit = limit.map_or(LIMIT_MAX, |limit| {
         usize::try_from(limit).unwrap_or(LIMIT_MAX)
@@ -173,20 +217,23 @@ fn wanted(field: &Field<'_, String>, variables: &Map<String, Value>) -> Result<W
 }
 
 /// An argument as JSON, its variables put in.
-fn plain(argument: &Argument<'_, String>, variables: &Map<String, Value>) -> Value {
-    match argument {
-        Argument::Variable(name) => variables.get(name).cloned().unwrap_or_default(),
+fn plain(argument: &Argument<'_, String>, variables: &mut Variables<'_>) -> Result<Value, String> {
+    Ok(match argument {
+        Argument::Variable(name) => variables.get(name)?,
         Argument::Int(number) => json!(number.as_i64()),
         Argument::Float(number) => json!(number),
         Argument::String(text) | Argument::Enum(text) => json!(text),
         Argument::Boolean(flag) => json!(flag),
         Argument::Null => Value::Null,
-        Argument::List(items) => items.iter().map(|item| plain(item, variables)).collect(),
-        Argument::Object(fields) => fields
-            .iter()
-            .map(|(name, field)| (name.clone(), plain(field, variables)))
-            .collect(),
-    }
+        Argument::List(items) => {
+            let items = items.iter().map(|item| plain(item, variables));
+            Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        Argument::Object(fields) => {
+            let field = |(name, field): (&String, _)| Ok((name.clone(), plain(field, variables)?));
+            Value::Object(fields.iter().map(field).collect::<Result<_, String>>()?)
+        }
+    })
 }
 
 /// Takes the conditions of a filter, also those within `AND`. Moments count by the hour they are in.
@@ -396,4 +443,26 @@ fn answer(groups: &Value) -> Response {
 fn refused(error: &str) -> Response {
     let body = json!({ "data": null, "errors": [{ "message": error }] });
     envelope::json(StatusCode::OK, Body::from(body.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each use of a variable is a copy of it: within the bound on a question, a long one that is used often would
+    /// take half a gigabyte.
+    #[test]
+    fn a_long_variable_that_is_used_often_is_refused() {
+        let fields = |uses: usize, length: usize| {
+            let argument = "$v".repeat(uses);
+            let query = format!("{{ viewer {{ accounts {{ a(orderBy: [{argument}]) }} }} }}");
+            let body = json!({ "query": query, "variables": { "v": vec![0; length] } });
+            let question = Question::parse(body.to_string().as_bytes()).expect("short enough");
+            super::fields(&question).map(|fields| fields.len())
+        };
+        assert_eq!(fields(1, 4000), Ok(1));
+        assert_eq!(fields(30, 4000), Ok(1));
+        let refused = fields(3500, 4000).expect_err("far too much");
+        assert!(refused.contains("'$v'"), "{refused}");
+    }
 }
