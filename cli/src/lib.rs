@@ -11,6 +11,8 @@ mod cell;
 mod config;
 mod dev;
 mod handles;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod home;
 mod logging;

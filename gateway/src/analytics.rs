@@ -103,6 +103,14 @@ impl Question {
     }
 }
 
+/// Reads a question as if it were to be answered.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn understood(body: &[u8]) {
+    if let Ok(question) = Question::parse(body) {
+        let _ = fields(&question);
+    }
+}
+
 /// The fields of the account: the name of each in the answer, its own, and what it asks for.
 fn fields(question: &Question) -> Result<Vec<(String, String, Wanted)>, String> {
     let document = parse_query::<String>(&question.query).map_err(|error| error.to_string())?;

@@ -35,6 +35,8 @@ mod console;
 mod databases;
 mod envelope;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gateway;
 mod guard;
 mod handover;

@@ -24,6 +24,8 @@ use tidemark_protocol::render::Tally;
 use tidemark_protocol::{DatabaseId, Statement};
 
 pub(crate) use self::figures::{HourFigures, QueryFigures};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::text::without_literals;
 
 /// Hours that are kept.
 const HOURS_MAX: u64 = 31 * 24;

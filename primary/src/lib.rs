@@ -19,6 +19,8 @@ mod consensus;
 mod contact;
 mod databases;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod install;
 mod machine;
 mod members;

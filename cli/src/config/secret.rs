@@ -53,6 +53,11 @@ impl Secret {
             path: path.to_owned(),
             source,
         })?;
+        Self::read(path, &text)
+    }
+
+    /// The secrets of a file that has this text.
+    pub(crate) fn read(path: &Path, text: &str) -> Result<Vec<Self>, SecretFileError> {
         let secrets = text
             .lines()
             .enumerate()

@@ -18,7 +18,7 @@ pub(super) const LOOKED_AT_BYTES_MAX: usize = 16 << 10;
 const MORE: &str = " …";
 
 /// The statements of a request as one text. Neighbours that differ in literals alone are there once.
-pub(super) fn without_literals(statements: &[Statement]) -> String {
+pub(crate) fn without_literals(statements: &[Statement]) -> String {
     let mut all = String::new();
     let mut before = None;
     let mut budget = LOOKED_AT_BYTES_MAX;

@@ -76,13 +76,13 @@ struct Options {
 }
 
 /// What is asked for.
-enum Wish {
+pub(super) enum Wish {
     Begin(DumpOptions),
     Poll { at: String },
 }
 
 impl Wish {
-    fn parse(body: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
         let invalid = |text: String| Failure::new(FailureKind::BadRequest, text);
         let Body {
             output_format,

@@ -70,7 +70,7 @@ pub(super) struct Imported {
 
 /// What is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Action {
+pub(super) enum Action {
     Init(Etag),
     Ingest { etag: Etag, filename: String },
     Poll { at: String },
@@ -86,7 +86,7 @@ struct Body {
 }
 
 impl Action {
-    fn parse(body: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
         let invalid = |text: String| Failure::new(FailureKind::BadRequest, text);
         let Body {
             action,

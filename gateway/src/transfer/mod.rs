@@ -54,6 +54,13 @@ use self::shelf::Shelf;
 use self::spool::Spooled;
 pub use self::spool::{Spool, SpoolConfig};
 
+/// Reads the bodies of `import` and `export` as if something were to be done.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn understood(body: &[u8]) {
+    let _ = import::Action::parse(body);
+    let _ = export::Wish::parse(body);
+}
+
 /// Imports and exports that run at a time, over all databases: each import has its whole file in memory.
 const RUNNING_MAX: usize = 4;
 /// Files that come in at a time: each has a megabyte in memory.

@@ -48,7 +48,7 @@ impl Applied {
         files::replace(path, &self.encode()?)
     }
 
-    fn encode(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
         let Self {
             last,
             membership,
@@ -74,7 +74,7 @@ impl Applied {
         Ok(bytes)
     }
 
-    fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         if bytes.len() > BYTES_MAX {
             let got = bytes.len();
             return Err(damaged(format!("{got} bytes, at most {BYTES_MAX}")));

@@ -43,6 +43,8 @@ mod error;
 mod failure;
 mod fence;
 mod flushes;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod joint;
 mod leadership;

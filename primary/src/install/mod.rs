@@ -48,6 +48,8 @@ mod assembly;
 mod body;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod repair;
 mod serve;
 #[cfg(test)]

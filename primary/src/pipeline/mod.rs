@@ -29,5 +29,7 @@ pub(crate) mod tests;
 mod writer;
 
 pub(crate) use line::{Line, Written, shut_down};
+#[cfg(feature = "fuzzing")]
+pub(crate) use remembered::again as requests_again;
 pub(crate) use remembered::{TABLE_BYTES_MAX, adopt as adopt_fetched, keep_fetched};
 pub(crate) use writer::{PipelineContext, not_leading};

@@ -219,6 +219,12 @@ fn step_ms(before_ms: u64, after_ms: u64) -> u64 {
     after_ms.saturating_sub(before_ms).min(STEP_MAX_MS)
 }
 
+/// What is written of a table that was read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn again(bytes: &Bytes) -> Option<Vec<u8>> {
+    decode(bytes).map(|table| table.encode())
+}
+
 fn decode(bytes: &Bytes) -> Option<Remembered> {
     let split = bytes.len().checked_sub(4)?;
     let mut tail = bytes.slice(split..);
