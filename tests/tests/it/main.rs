@@ -26,6 +26,7 @@ mod read_replication;
 mod same_files;
 mod sessions;
 mod soak;
+mod sql;
 mod sqlite3;
 mod tracing;
 mod transfer;
