@@ -212,6 +212,52 @@ impl Home {
     }
 }
 
+/// The directory of a node that does not run, kept from being started by this process.
+#[derive(Debug)]
+pub(crate) struct Unused {
+    identity: Identity,
+    /// The lock ends with the file handle.
+    _lock: File,
+}
+
+impl Unused {
+    /// Takes the lock of a directory that is a node's already. Changes nothing.
+    pub(crate) fn take(directory: &Path) -> Result<Self, HomeError> {
+        let path = directory.join(IDENTITY_FILE);
+        let io = |doing, path: PathBuf| {
+            move |source| HomeError::Io {
+                doing,
+                path,
+                source,
+            }
+        };
+        let lock_path = directory.join(LOCK_FILE);
+        let lock = File::open(&lock_path).map_err(io("open", lock_path.clone()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let directory = directory.to_owned();
+                return Err(HomeError::InUse { directory });
+            }
+            Err(TryLockError::Error(error)) => return Err(io("lock", lock_path)(error)),
+        }
+        let text = std::fs::read_to_string(&path).map_err(io("read", path.clone()))?;
+        let identity = toml::from_str(&text).map_err(|source| HomeError::Identity {
+            path,
+            source: Box::new(source),
+        })?;
+        Ok(Self {
+            identity,
+            _lock: lock,
+        })
+    }
+
+    /// Who lives there.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
 fn new_node_id(random: &dyn Random) -> NodeId {
     loop {
         let bytes = random.bytes16();

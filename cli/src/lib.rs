@@ -38,6 +38,9 @@ use crate::telemetry::Telemetry;
 /// warn of every heartbeat that a voter which is down does not answer.
 const SERVER_LOG_DEFAULT: &str = "info,openraft=error,chunked_wal=warn";
 
+/// The exit code of `verify` where nothing is known to be damaged and not all could be read.
+const UNTOLD: u8 = 2;
+
 /// A self-hosted, globally replicated edge SQL database in the manner of Cloudflare D1.
 #[derive(Parser, Debug)]
 #[command(name = "tidemark", version, max_term_width = 100)]
@@ -59,7 +62,7 @@ enum Command {
     Cell(cell::Args),
     /// Type SQL, see rows, bookmarks and who served them
     Shell(shell::Args),
-    /// Compare positions and checksums of all databases on several nodes
+    /// Compare positions and checksums of all databases on several nodes, or look at the files of one that does not run
     Verify(verify::Args),
     /// Ask a node whether it can serve; the exit code tells
     Health(health::Args),
@@ -84,6 +87,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Not through the log: it may never have been started.
             eprintln!("tidemark: {error:#}");
+            if error.is::<verify::Unread>() {
+                return ExitCode::from(UNTOLD);
+            }
             ExitCode::FAILURE
         }
     }

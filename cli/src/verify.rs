@@ -6,21 +6,27 @@
 //!    checksum anew: positions are what nodes believe, pages are what they have.
 //! 3. A database that is being written to moves in between: look again, until the deadline.
 //!
+//! With `--data`, the files of one node that does not run: see `offline`.
+//!
 //! The primary is looked at too if the given nodes know it, named or not.
 
 mod copies;
+mod offline;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tidemark_client::{Client, NodeStatus, ReplicationMode, Role};
+use tidemark_engine::Depth;
 use tidemark_protocol::{DatabaseId, NodeId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::copies::{Copy, Verdict, judge, level};
+pub(crate) use self::offline::Unread;
 use crate::config::Secret;
 use crate::shell::blank_table;
 use crate::token::TokenArgs;
@@ -43,9 +49,22 @@ pub(crate) struct Args {
         env = "TIDEMARK_URL",
         value_name = "URL",
         value_delimiter = ',',
-        required = true
+        required_unless_present = "data"
     )]
     urls: Vec<String>,
+
+    /// Data directory of a node that does not run: look at its files instead
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Have indexes compared with their tables, too (SQLite's integrity_check instead of quick_check)
+    #[arg(long, requires = "data")]
+    full: bool,
+
+    /// Of a replica, throw damaged copies away; of a voter, mark them to be fetched, if another voter has them (the
+    /// token is shown to that). Never touches a log
+    #[arg(long, requires = "data")]
+    repair: bool,
 
     #[command(flatten)]
     token: TokenArgs,
@@ -59,6 +78,15 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let until = Instant::now() + args.deadline;
     let token = args.token.read()?;
+    if let Some(directory) = &args.data {
+        let wanted = offline::Wanted {
+            directory,
+            depth: if args.full { Depth::Full } else { Depth::Quick },
+            repair: args.repair,
+            token,
+        };
+        return offline::run(wanted).await;
+    }
     let mut nodes = Vec::new();
     for url in &args.urls {
         nodes.push(Node::reach(url, token.as_ref()).await?);

@@ -14,6 +14,8 @@ pub(crate) const WAL: &str = "main.db-wal";
 pub(crate) const SHM: &str = "main.db-shm";
 /// The positions journal.
 pub(crate) const POSITIONS: &str = "positions";
+/// Says, if it is there, that the files beside it are not to be believed, and why.
+pub(crate) const DAMAGED: &str = "damaged";
 /// A database file under construction.
 pub(crate) const MAIN_NEW: &str = "main.db.new";
 
@@ -72,6 +74,20 @@ pub(crate) fn remove_side_files(directory: &Path) -> Result<(), EngineError> {
         remove(&directory.join(name))?;
     }
     sync_directory(directory)
+}
+
+/// Marks the database in `directory`, which nobody has open, as one that is at no position, whatever is there, until
+/// a whole copy takes its place; removes what is there. A crash on the way leaves the mark at least.
+pub fn mark_damaged(directory: &Path, reason: &str) -> Result<(), EngineError> {
+    replace(directory, DAMAGED, reason.as_bytes())?;
+    remove(&main_path(directory))?;
+    remove(&directory.join(POSITIONS))?;
+    remove_side_files(directory)
+}
+
+/// Whether the database in `directory` is marked.
+pub fn is_marked(directory: &Path) -> bool {
+    directory.join(DAMAGED).exists()
 }
 
 /// The directory's database file.

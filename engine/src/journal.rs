@@ -34,6 +34,7 @@ use tidemark_protocol::{DatabaseId, Epoch, Position, Seq, StateChecksum};
 
 use crate::error::{EngineError, OpenError};
 use crate::files::{self, POSITIONS, at};
+use crate::inspect::Finding;
 
 const MAGIC: [u8; 4] = *b"TMPO";
 const VERSION: u16 = 1;
@@ -156,6 +157,62 @@ impl Journal {
 pub(crate) fn read(directory: &Path, id: DatabaseId) -> Vec<Position> {
     let bytes = std::fs::read(directory.join(POSITIONS));
     bytes.map_or_else(|_| Vec::new(), |bytes| decode(id, &bytes))
+}
+
+/// A journal as it lies there, damage and all.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The entries that are whole, oldest first.
+    pub(crate) entries: Vec<Position>,
+    /// What is wrong: where, what is there, what should be, and whether a crash leaves such.
+    wrong: Vec<(usize, String, String, bool)>,
+}
+
+/// Looks at the bytes of a journal of this database.
+pub(crate) fn survey(id: DatabaseId, bytes: &[u8]) -> Survey {
+    let mut survey = Survey {
+        entries: Vec::new(),
+        wrong: Vec::new(),
+    };
+    let header = encode(id, &crate::genesis::position());
+    let header = &header[..HEADER_BYTES];
+    if bytes.get(..HEADER_BYTES) != Some(header) {
+        let found = bytes.get(..HEADER_BYTES).unwrap_or(bytes);
+        let wrong = (0, format!("{found:02x?}"), format!("{header:02x?}"), false);
+        survey.wrong.push(wrong);
+    }
+    let entries = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    for (index, entry) in entries.chunks(ENTRY_BYTES).enumerate() {
+        let offset = HEADER_BYTES + index * ENTRY_BYTES;
+        let rest = &entries[index * ENTRY_BYTES..];
+        if let Some(position) = decode_entry(entry) {
+            survey.entries.push(position);
+        } else if entry.len() < ENTRY_BYTES || rest.iter().all(|byte| *byte == 0) {
+            let found = format!("{} bytes", rest.len());
+            let expected = format!("an entry of {ENTRY_BYTES} bytes");
+            survey.wrong.push((offset, found, expected, true));
+            break;
+        } else {
+            let found = format!("entry {index} with CRC {:02x?}", &entry[20..]);
+            let crc = crc32fast::hash(&entry[..20]).to_le_bytes();
+            survey
+                .wrong
+                .push((offset, found, format!("CRC {crc:02x?}"), false));
+        }
+    }
+    survey
+}
+
+impl Survey {
+    /// What is wrong with the file at this path.
+    pub(crate) fn findings(&self, path: &Path) -> impl Iterator<Item = Finding> {
+        self.wrong
+            .iter()
+            .map(move |(offset, found, expected, torn)| {
+                let finding = Finding::damage(path, *offset as u64, found, expected);
+                if *torn { finding.unfinished() } else { finding }
+            })
+    }
 }
 
 fn encode(id: DatabaseId, durable: &Position) -> Vec<u8> {

@@ -28,6 +28,7 @@ mod files;
 mod genesis;
 mod hash;
 mod idle;
+mod inspect;
 mod journal;
 mod options;
 mod overlay;
@@ -41,6 +42,7 @@ mod shared;
 mod snapshot;
 mod sql;
 mod strand;
+mod verify;
 mod window;
 
 pub use caches::{CacheFigures, cache_figures};
@@ -50,9 +52,11 @@ pub use error::{
     ApplyError, EngineError, ExecuteError, ExportError, OpenError, ReadError, RebuildError,
     SqlError,
 };
+pub use files::{is_marked, mark_damaged};
 pub use genesis::position as genesis_position;
 pub use hash::page_hash;
 pub use idle::{IdleRule, open_files};
+pub use inspect::{Depth, Finding, Inspection, Severity, inspect};
 pub use options::{Limits, Options, SMALL_BYTES_MAX};
 pub use owner::{CheckpointMode, CheckpointReport, Owner};
 pub use rebuild::{Prepared, Rebuild};
@@ -60,6 +64,7 @@ pub use registry::is_open;
 pub use settled::claimed_position;
 pub use snapshot::Snapshot;
 pub use strand::{PostError, Strand, Threads};
+pub use verify::{VERIFY_RATE, VERIFY_WAIT, VerifyError};
 
 #[doc(no_inline)]
 pub use tidemark_protocol::Position;

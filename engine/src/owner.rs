@@ -98,6 +98,8 @@ pub struct Owner {
     /// What readers see; `None` while unidentified.
     acknowledged: Option<Position>,
     wal_frames: u32,
+    /// The content is at no position, whatever it is.
+    is_marked: bool,
     /// The connection's settings are made. They need a readable schema.
     is_set_up: bool,
     poison: Option<String>,
@@ -137,7 +139,9 @@ impl Owner {
             let mut wal = wal.lock().expect("nobody else has this lock yet");
             hash_all(&mut wal).map_err(|code| failed("hash pages", code.name().to_owned(), code))?
         };
-        let (journal, acknowledged) = identify(&shared, &hashes)?;
+        let (journal, identified) = identify(&shared, &hashes)?;
+        let is_marked = files::is_marked(&shared.path);
+        let acknowledged = identified.filter(|_| !is_marked);
         shared.record(key, acknowledged, hashes.page_count());
         let sql = Sql::new(connection, options.statements_cached);
         let mut owner = Self {
@@ -150,6 +154,7 @@ impl Owner {
             changes: VecDeque::new(),
             acknowledged,
             wal_frames: key.frames(),
+            is_marked,
             is_set_up: false,
             poison: None,
             shared,
@@ -543,7 +548,8 @@ impl Owner {
         } = *transaction.header();
         let change = Change::of(transaction);
         self.tip.advance(&self.hashes, &change);
-        let position = (self.tip.checksum() == next.checksum).then_some(next);
+        let fits = self.tip.checksum() == next.checksum && !self.is_marked;
+        let position = fits.then_some(next);
         self.journal_before(&next)?;
         let transactions = std::slice::from_ref(transaction);
         self.inject_at(position, pages_after, |wal| wal.inject(transactions))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, Position};
 
-use crate::files::{WAL, main_path};
+use crate::files::{WAL, is_marked, main_path};
 use crate::genesis;
 use crate::journal;
 use crate::options::SMALL_BYTES_MAX;
@@ -20,6 +20,9 @@ const PAGES_AT: usize = 28;
 /// no files yet. A claim, which opening it proves or refutes. `None`: only opening it tells, or it is so large, or so
 /// clearly damaged, that this had better be done at once.
 pub fn claimed_position(directory: &Path, id: DatabaseId) -> Option<Position> {
+    if is_marked(directory) {
+        return None; // nothing of it is to be believed
+    }
     let main = match File::open(main_path(directory)) {
         Ok(main) => main,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(genesis::position()),

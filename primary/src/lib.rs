@@ -21,6 +21,7 @@ mod databases;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod inspect;
 mod install;
 mod machine;
 mod members;
@@ -38,6 +39,7 @@ pub use config::{
     RECENT_BYTES_MAX, Voter, WRITES_IN_FLIGHT_MAX,
 };
 pub use databases::DatabasesError;
+pub use inspect::{VoterFiles, inspect, inspect_requests};
 pub use members::MembersError;
 pub use routes::STREAM_PATH;
 pub use transport::RAFT_PATH;

@@ -50,3 +50,4 @@ pub use config::{
 };
 pub use connector::{Connecting, Connector, Io, TcpConnector, Upstream, UpstreamError};
 pub use replica::{Replica, StartError};
+pub use term_file::inspect;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_engine::VerifyError;
 use tidemark_protocol::catalogue::CatalogueEntry;
 use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
@@ -112,21 +113,16 @@ impl Node for Replica {
             let message = format!("the copy of database {database} cannot be read now");
             return Err(Failure::new(FailureKind::Damaged, message));
         };
-        let verified = self.core().on_thread(move || {
-            let mut snapshot = open.database.snapshot()?;
-            let position = snapshot.position();
-            let computed = snapshot.checksum()?;
-            Ok(Verification {
-                position,
-                computed,
-                pages: u64::from(snapshot.page_count()),
-                intact: computed == position.checksum,
-            })
-        });
-        let verified: Result<_, tidemark_engine::EngineError> = verified
-            .await
-            .ok_or_else(|| internal("verifying panicked"))?;
-        verified.map_err(|error| internal(&error.to_string()))
+        let verified = self.core().on_thread(move || open.database.verify());
+        let verified = verified.await;
+        let verified = verified.ok_or_else(|| internal("verifying panicked"))?;
+        verified.map_err(|error| {
+            let message = error.to_string();
+            match error {
+                VerifyError::Slow { .. } => Failure::new(FailureKind::Deadline, message),
+                VerifyError::Engine(_) | _ => internal(&message),
+            }
+        })
     }
 
     async fn export(

@@ -67,6 +67,19 @@ impl TermFile {
     }
 }
 
+/// Looks at the file in the directory of a replica that does not run.
+pub fn inspect(directory: &std::path::Path) -> Vec<tidemark_engine::Finding> {
+    let path = directory.join(FILE);
+    match TermFile::open(directory.to_owned()) {
+        Ok(_) => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let finding = tidemark_engine::Finding::damage(&path, 0, error.to_string(), "a number");
+            vec![finding]
+        }
+        Err(error) => vec![tidemark_engine::Finding::unread(&path, &error)],
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -12,6 +12,7 @@
 //!   it initialises and would crash as the first call of a process.
 #![allow(unsafe_code)]
 
+mod check;
 mod code;
 mod connection;
 mod inner_wal;
@@ -20,6 +21,7 @@ mod statement;
 mod text;
 mod virtual_wal;
 
+pub(crate) use check::check;
 pub(crate) use code::Code;
 pub(crate) use connection::{Connection, Setup, Stopped, open_connections};
 pub(crate) use inner_wal::{InnerWal, WalKey};

@@ -11,6 +11,7 @@ mod catalogue;
 mod crash;
 mod dump;
 mod functions;
+mod inspect;
 mod migrations;
 mod mix;
 mod reads;

@@ -50,7 +50,7 @@ pub(super) fn settle(directory: &Path, synced: Option<StoredLogId>) -> io::Resul
 }
 
 /// The segments, oldest first: their names are offsets of fixed width.
-fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -46,6 +46,7 @@ mod flushes;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
+mod inspect;
 mod joint;
 mod leadership;
 mod log_store;
@@ -73,6 +74,7 @@ pub(crate) use error::{AnswerError, ConfirmError, ConsensusError, WaitError};
 pub(crate) use fence::Fence;
 pub(crate) use flushes::Flushes;
 pub(crate) use handle::Consensus;
+pub(crate) use inspect::{LogSeen, inspect_log};
 pub(crate) use leadership::{Leader, Leadership};
 pub(crate) use machine::{Committed, LogIndex, Machine, MachineError, Persisting};
 pub(crate) use member::Member;

@@ -215,7 +215,9 @@ impl Decode for StoredPayload {
         let body = take_body(&mut r, length)?;
         let payload = match kind {
             KIND_BLANK => EntryPayload::Blank,
-            KIND_MEMBERSHIP => EntryPayload::Membership(get_membership(&mut &body[..])?),
+            KIND_MEMBERSHIP => {
+                EntryPayload::Membership(get_membership(&mut &body[..]).map_err(damaged)?)
+            }
             KIND_FIRST.. => {
                 EntryPayload::Normal(Proposal::decode(kind, Bytes::from(body)).map_err(damaged)?)
             }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemark_engine::{Control, Database, ReadError};
+use tidemark_engine::{Control, Database, ReadError, VerifyError};
 use tidemark_protocol::node::Verification;
 use tidemark_protocol::render::{Rendered, Renderer, ServedBy};
 use tidemark_protocol::{Execute, Failure, FailureKind, Position};
@@ -112,17 +112,12 @@ impl Primary {
 
 /// Recomputes the checksum of all pages.
 pub(super) fn verify(database: &Database) -> Result<Verification, Failure> {
-    let internal = |error: tidemark_engine::EngineError| {
-        Failure::new(FailureKind::Internal, error.to_string())
-    };
-    let mut snapshot = database.snapshot().map_err(internal)?;
-    let computed = snapshot.checksum().map_err(internal)?;
-    let position = snapshot.position();
-    Ok(Verification {
-        position,
-        computed,
-        pages: u64::from(snapshot.page_count()),
-        intact: computed == position.checksum,
+    database.verify().map_err(|error| {
+        let kind = match error {
+            VerifyError::Slow { .. } => FailureKind::Deadline,
+            VerifyError::Engine(_) | _ => FailureKind::Internal,
+        };
+        Failure::new(kind, error.to_string())
     })
 }
 

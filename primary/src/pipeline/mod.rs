@@ -31,5 +31,5 @@ mod writer;
 pub(crate) use line::{Line, Written, shut_down};
 #[cfg(feature = "fuzzing")]
 pub(crate) use remembered::again as requests_again;
-pub(crate) use remembered::{TABLE_BYTES_MAX, adopt as adopt_fetched, keep_fetched};
+pub(crate) use remembered::{Remembered, TABLE_BYTES_MAX, adopt as adopt_fetched, keep_fetched};
 pub(crate) use writer::{PipelineContext, not_leading};

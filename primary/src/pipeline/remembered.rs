@@ -98,11 +98,16 @@ impl Remembered {
     /// Reads the table that [`Remembered::save`] left in a database's directory.
     pub(crate) fn load(directory: &Path) -> io::Result<Self> {
         let bytes = match std::fs::read(directory.join(FILE)) {
-            Ok(bytes) => Bytes::from(bytes),
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        decode(&bytes).ok_or_else(|| {
+        let decoded = Self::decode(&bytes);
+        // What is marked is fetched with its requests before anything is answered from it.
+        if decoded.is_none() && tidemark_engine::is_marked(directory) {
+            return Ok(Self::default());
+        }
+        decoded.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -111,6 +116,11 @@ impl Remembered {
                 ),
             )
         })
+    }
+
+    /// Reads the bytes of the file. `None`: they are no table.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        decode(&Bytes::copy_from_slice(bytes))
     }
 
     /// Makes the table durable.

@@ -30,6 +30,7 @@ mod sql;
 mod sqlite3;
 mod tracing;
 mod transfer;
+mod verify;
 
 /// The `tidemark` program as cargo built it for these tests.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark-node");
