@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tidemark_engine::{Options, Threads};
 use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig, Spool};
+use tidemark_net::{Connector, TcpConnector};
 use tidemark_primary::{Join, Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
 use tidemark_protocol::env::{Clock, Random};
@@ -95,6 +96,7 @@ struct Environment {
     random: Arc<dyn Random>,
     /// File handles for databases.
     handles: usize,
+    connector: Arc<dyn Connector>,
 }
 
 impl Environment {
@@ -104,6 +106,7 @@ impl Environment {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             handles: handles::for_databases(),
+            connector: Arc::new(TcpConnector),
         }
     }
 
@@ -162,6 +165,8 @@ async fn run_primary(
         threads: Arc::clone(&environment.threads),
         clock: Arc::clone(&environment.clock),
         random: Arc::clone(&environment.random),
+        connector: Arc::clone(&environment.connector),
+        slow_disk: None,
     };
     let mut registry = Registry::default();
     let primary = Primary::start(primary_config, handles, &mut registry)
@@ -223,10 +228,11 @@ async fn run_replica(
             first,
         )
     };
-    let handles = tidemark_replica::Environment::new(
-        Arc::clone(&environment.threads),
-        Arc::clone(&environment.random),
-    );
+    let handles = tidemark_replica::Environment {
+        threads: Arc::clone(&environment.threads),
+        random: Arc::clone(&environment.random),
+        connector: Arc::clone(&environment.connector),
+    };
     let mut registry = Registry::default();
     let replica = Replica::start(replica_config, handles, &mut registry)
         .await
@@ -288,6 +294,7 @@ impl Face<'_> {
         let handles = Handles {
             random: Arc::clone(&self.environment.random),
             clock: Arc::clone(&self.environment.clock),
+            connector: Arc::clone(&self.environment.connector),
             metrics: tidemark_gateway::Metrics::register(&mut self.registry),
             registry: Arc::new(self.registry),
         };

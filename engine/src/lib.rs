@@ -42,6 +42,7 @@ mod shared;
 mod snapshot;
 mod sql;
 mod strand;
+mod threads;
 mod verify;
 mod window;
 
@@ -63,7 +64,8 @@ pub use rebuild::{Prepared, Rebuild};
 pub use registry::is_open;
 pub use settled::claimed_position;
 pub use snapshot::Snapshot;
-pub use strand::{PostError, Strand, Threads};
+pub use strand::{PostError, Strand};
+pub use threads::{Threads, wait_on};
 pub use verify::{VERIFY_RATE, VERIFY_WAIT, VerifyError};
 
 #[doc(no_inline)]

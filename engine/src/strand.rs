@@ -13,14 +13,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::threads::Threads;
+
 /// Jobs of one turn. Then other strands are let in.
 const JOBS_PER_TURN: usize = 32;
-
-/// The threads that run SQL, as a handle.
-pub trait Threads: Send + Sync + 'static {
-    /// Runs `job` on some thread, soon. Jobs may block.
-    fn run(&self, job: Box<dyn FnOnce() + Send>);
-}
 
 /// A job was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

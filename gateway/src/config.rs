@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use tidemark_net::Connector;
 use tidemark_protocol::d1::QueryBounds;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::Role;
@@ -113,6 +114,8 @@ pub struct Handles {
     pub random: Arc<dyn Random>,
     /// Tells in which hour a request ran, for statistics.
     pub clock: Arc<dyn Clock>,
+    /// Reaches the node that leads.
+    pub connector: Arc<dyn Connector>,
     /// This face's own metrics, registered in `registry`.
     pub metrics: Metrics,
     /// All metrics of the process, for `/metrics`.

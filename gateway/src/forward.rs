@@ -17,22 +17,25 @@ mod search;
 mod stream;
 mod watched;
 
-use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use tidemark_net::{Answer, HttpClient, HttpError, HttpOptions};
 use tidemark_protocol::contract::DEADLINE_MAX;
 use tidemark_protocol::guard::Damaged;
 use tidemark_protocol::{Failure, FailureKind, Node, NodeId, RequestId, headers};
 use tokio::time::{sleep, timeout};
+use tower_http::timeout::TimeoutBody;
 use tracing::field::display;
 use tracing::{Instrument, Span, warn};
 
@@ -42,6 +45,7 @@ pub(crate) use crate::forward::search::Search;
 use crate::forward::watched::watched;
 use crate::guard;
 use crate::handover::unknown;
+use crate::router::HEALTH;
 use crate::trace;
 use crate::transfer::forwarded_host;
 
@@ -65,6 +69,8 @@ const SILENCE_MAX: Duration = DEADLINE_MAX.saturating_add(LATENESS_MAX);
 const LOOK_WAIT: Duration = Duration::from_millis(200);
 /// How long one that does not may take to say that it lives: a round trip around the world, and a connection.
 const LIFE_WAIT: Duration = Duration::from_millis(800);
+/// What it says then.
+const LIFE_BYTES_MAX: usize = 64 << 10;
 /// How long to wait before trying again when nobody leads: an election takes about a second.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
 /// The same when nobody is about to lead. From a second on, an answer speaks of an outage ([`speaks_of_outage`]).
@@ -131,28 +137,20 @@ impl Passed {
 
 /// Passes requests on.
 pub(crate) struct Forwarder {
-    client: reqwest::Client,
-    /// For bodies that are not held whole.
-    streams: reqwest::Client,
+    client: HttpClient<Body>,
     node: NodeId,
     handles: Handles,
 }
 
 impl Forwarder {
     pub(crate) fn new(node: NodeId, handles: Handles) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT_MAX)
-            .read_timeout(SILENCE_MAX)
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .tcp_nodelay(true)
-            .build()
-            .expect("no option of this client can be wrong");
+        let options = HttpOptions {
+            connect_wait: CONNECT_WAIT_MAX,
+            idle_max: IDLE_MAX,
+            idle_count_max: IDLE_CONNECTIONS_MAX,
+        };
         Self {
-            client,
-            streams: stream::client(),
+            client: HttpClient::new(Arc::clone(&handles.connector), options),
             node,
             handles,
         }
@@ -181,24 +179,16 @@ impl Forwarder {
             effect,
             is_named,
         } = outgoing;
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let url = format!("{}{path}", upstream.trim_end_matches('/'));
         let name = ask.request.or_else(|| is_named.then(|| self.made_up()));
         let span = trace::forward(&upstream, name);
         let mut headers = self.outgoing_headers(&span, &head.headers, name, remaining);
-        guard::guard_request(&head.method, path, &mut headers, Some(&body));
+        guard::guard_request(head, &mut headers, Some(&body));
         let (body, watch) = watched(body);
-        let request = self
-            .client
-            .request(head.method.clone(), url)
-            .headers(headers)
-            .body(reqwest::Body::wrap(body))
-            .build()
-            .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
+        let request = addressed(&upstream, head, headers, Body::new(body))?;
         self.handles.metrics.forwarded();
         let sent = timeout(
             remaining.saturating_add(LATENESS_MAX),
-            self.client.execute(request),
+            self.client.send(request),
         );
         // Log lines of both nodes have it, whoever named the request.
         let request = name.map(display);
@@ -236,9 +226,8 @@ impl Forwarder {
                 }
             },
             Ok(Err(error)) => {
-                // The path may be a link, which is a secret.
-                let error = error.without_url();
-                warn!(%upstream, request, %error, ?effect, "request was not passed on well");
+                let cause = error.io_kind();
+                warn!(%upstream, request, %error, ?cause, ?effect, "request was not passed on well");
                 let unsent = error.is_connect() || watch.unsent();
                 if unsent || effect == Effect::Looks {
                     let failure = unavailable(format!("{upstream} cannot be reached"));
@@ -257,15 +246,20 @@ impl Forwarder {
     /// Resolves once `upstream` leads no more as far as `node` knows, or nobody is about to lead, and there is no
     /// sign of life from there.
     async fn lost<N: Node>(&self, node: &N, upstream: &str) {
-        let url = format!("{}/health", upstream.trim_end_matches('/'));
+        let url = format!("{}{HEALTH}", upstream.trim_end_matches('/'));
         loop {
             sleep(LOOK_WAIT).await;
             let leads = node.upstream().as_deref() == Some(upstream);
             if leads && !node.patience().is_zero() {
                 continue;
             }
-            let question = self.client.get(&url).timeout(LIFE_WAIT).send();
-            if question.await.is_err_and(|error| is_silence(&error)) {
+            let question = Request::builder().method(Method::GET).uri(&url);
+            let Ok(question) = question.body(Body::empty()) else {
+                // Nobody is there who could be asked.
+                return;
+            };
+            let answer = self.client.exchange(question, LIFE_WAIT, LIFE_BYTES_MAX);
+            if answer.await.is_err_and(|error| is_silence(&error)) {
                 return;
             }
         }
@@ -307,19 +301,16 @@ impl Forwarder {
 
 /// Whether nothing came back. A refused connection is a sign of life of the machine: were the process gone as
 /// well, the connection that the request went out on would have broken.
-fn is_silence(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let kind = error.downcast_ref().map(io::Error::kind);
-        if matches!(
-            kind,
+fn is_silence(error: &HttpError) -> bool {
+    match error {
+        HttpError::Late { .. } => true,
+        HttpError::Connect(_) => !matches!(
+            error.io_kind(),
             Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
-        ) {
-            return false;
-        }
-        cause = error.source();
+        ),
+        // Something came back.
+        _ => false,
     }
-    error.is_timeout() || error.is_connect()
 }
 
 /// Whether a node says that it did nothing because it does not lead, or not yet. One that asks to stay away for
@@ -343,8 +334,27 @@ pub(crate) fn speaks_of_outage(failure: &Failure) -> bool {
     failure.retry_after.is_some_and(|wait| wait >= OUTAGE_WAIT)
 }
 
-fn returned(answer: reqwest::Response) -> Result<Response, Damaged> {
-    let (mut head, body) = axum::http::Response::<reqwest::Body>::from(answer).into_parts();
+/// The request as it goes to `upstream`.
+fn addressed(
+    upstream: &str,
+    head: &Parts,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Request<Body>, Failure> {
+    let path = guard::target(&head.uri);
+    let url = format!("{}{path}", upstream.trim_end_matches('/'));
+    let request = Request::builder().method(head.method.clone()).uri(url);
+    let mut request = request.body(body).map_err(|error| {
+        let reason = format!("cannot ask {upstream}: {error}");
+        unavailable(reason)
+    })?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn returned(answer: Answer) -> Result<Response, Damaged> {
+    let (mut head, body) = answer.into_parts();
+    let body = Body::new(TimeoutBody::new(SILENCE_MAX, body));
     let body = guard::answered(head.status, &mut head.headers, body)?;
     head.headers = end_to_end(&head.headers);
     head.extensions.clear();
@@ -363,11 +373,6 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
-}
-
-/// Without the URL: its path may be a link, which is a secret.
-fn cannot_ask(upstream: &str, error: reqwest::Error) -> String {
-    format!("cannot ask {upstream}: {}", error.without_url())
 }
 
 fn unavailable(reason: impl Into<String>) -> Failure {

@@ -15,7 +15,8 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -37,7 +38,8 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     pairs.map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
-fn target(uri: &Uri) -> &str {
+/// What the guard covers of a URL.
+pub(crate) fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
@@ -51,15 +53,11 @@ fn said(headers: &HeaderMap) -> Result<Guard, Damaged> {
     text.ok_or(Damaged::Missing)?.parse()
 }
 
-/// Puts a request that leaves under a guard. `body`: if it is held whole.
-pub(crate) fn guard_request(
-    method: &Method,
-    target: &str,
-    headers: &mut HeaderMap,
-    body: Option<&Bytes>,
-) {
+/// Puts a request that leaves with these headers under a guard. `body`: if it is held whole.
+pub(crate) fn guard_request(head: &Parts, headers: &mut HeaderMap, body: Option<&Bytes>) {
     let body = body.map(|body| body_crc([&body[..]]));
-    let guard = Guard::of(&[method.as_str(), target], pairs(headers), body);
+    let words = [head.method.as_str(), target(&head.uri)];
+    let guard = Guard::of(&words, pairs(headers), body);
     headers.insert(GUARD, text(guard));
 }
 

@@ -24,6 +24,8 @@ use crate::{
 
 /// Where balancers ask whether to send anybody here.
 pub(crate) const READY: &str = "/ready";
+/// Where a node says that it lives.
+pub(crate) const HEALTH: &str = "/health";
 /// D1's code for a path that leads nowhere.
 const NO_ROUTE: u32 = 7000;
 /// D1's code for a method that a path does not have.
@@ -87,7 +89,7 @@ fn entries<N: Node>() -> Vec<Entry<N>> {
         put("/tidemark/v1/uploads/{secret}", upload::upload),
         get("/tidemark/v1/downloads/{secret}", download::download),
         get("/tidemark/v1/openapi.json", openapi::description),
-        get("/health", operations::health),
+        get(HEALTH, operations::health),
         get(READY, operations::ready),
         get("/metrics", operations::metrics),
     ]

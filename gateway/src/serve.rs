@@ -26,7 +26,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tidemark_net::Listen;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,8 +71,8 @@ impl Default for ServeConfig {
 }
 
 /// Serves `router` on `listener` until `stop`, then drains.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listen>(
+    listener: L,
     router: Router,
     stop: CancellationToken,
     config: ServeConfig,
@@ -132,18 +133,12 @@ pub async fn serve(
 
 type Place = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Result<(TcpStream, Place), io::Error> {
+async fn accept<L: Listen>(listener: &L, places: &Arc<Semaphore>) -> io::Result<(L::Io, Place)> {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    // Answers are written whole: waiting for more to send would only delay them.
-    stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((listener.accept().await?, place))
 }
 
 /// What each request meets.
@@ -184,7 +179,12 @@ struct Ends {
     cut: CancellationToken,
 }
 
-async fn connection(stream: TcpStream, service: Service, ends: Ends, config: ServeConfig) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    service: Service,
+    ends: Ends,
+    config: ServeConfig,
+) {
     let service = service_fn(move |request| service.clone().answer(request));
     let connection = http1::Builder::new()
         .timer(Clock::default())

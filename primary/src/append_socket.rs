@@ -9,10 +9,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::ws::{self, WebSocket};
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
-use reqwest::header::HeaderMap;
-use tokio::net::TcpStream;
+use tidemark_net::{Address, Connector, Io};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -34,23 +34,21 @@ const SEND_WAIT: Duration = Duration::from_secs(10);
 const READ_AHEAD: usize = 4;
 
 /// Opens a connection to the voter at this base URL. The caller bounds the time.
-pub(crate) async fn open(base: &str, headers: HeaderMap) -> Result<Channel, String> {
+pub(crate) async fn open(
+    connector: &dyn Connector,
+    base: &str,
+    headers: HeaderMap,
+) -> Result<Channel, String> {
     let described = |error: &dyn std::error::Error| chain(error);
     let authority = base
         .strip_prefix("http://")
         .ok_or_else(|| format!("'{base}' is not an http URL"))?;
     let url = format!("ws://{authority}{APPEND_PATH}");
     let mut request = url.into_client_request().map_err(|e| described(&e))?;
-    let (host, port) = {
-        let uri = request.uri();
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        (host.to_owned(), uri.port_u16().unwrap_or(80))
-    };
+    let address = Address::of(request.uri()).map_err(|e| described(&e))?;
     request.headers_mut().extend(headers);
-    let stream = TcpStream::connect((host, port)).await;
+    let stream = connector.connect(&address).await;
     let stream = stream.map_err(|e| described(&e))?;
-    stream.set_nodelay(true).map_err(|e| described(&e))?;
     let limits = WebSocketConfig::default()
         .max_message_size(Some(ANSWER_BYTES_MAX))
         .max_frame_size(Some(ANSWER_BYTES_MAX));
@@ -65,7 +63,7 @@ pub(crate) async fn open(base: &str, headers: HeaderMap) -> Result<Channel, Stri
 
 /// Carries messages until the channel is dropped or the connection ends.
 async fn carry(
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Io>>,
     mut outgoing: mpsc::Receiver<Bytes>,
     incoming: mpsc::Sender<Bytes>,
 ) {

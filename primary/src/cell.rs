@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use tidemark_engine::{Control, Threads};
+use tidemark_net::Connector;
 use tidemark_protocol::catalogue::{
     BOOKMARK_KEY, CHANGES_SCHEMA, CatalogueReader, CatalogueReading, PRIMARY_REGION, SCHEMA,
 };
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::ChainFile;
 use crate::config::PrimaryConfig;
-use crate::consensus::{Consensus, ConsensusConfig, ConsensusError};
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Disk, SlowDisk};
 use crate::contact::Contact;
 use crate::databases::{Databases, DatabasesError};
 use crate::install::Installer;
@@ -62,6 +63,10 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Reaches the other nodes of the cell.
+    pub connector: Arc<dyn Connector>,
+    /// Decides when the log is flushed, in a simulation. `None`: nobody need decide.
+    pub slow_disk: Option<Arc<dyn SlowDisk>>,
 }
 
 impl std::fmt::Debug for Environment {
@@ -194,7 +199,8 @@ impl Primary {
             Arc::clone(&followers),
             installer,
         );
-        let transport = HttpTransport::new(&config.cluster_secret, config.via.clone())
+        let connector = Arc::clone(&environment.connector);
+        let transport = HttpTransport::new(&config.cluster_secret, config.via.clone(), connector)
             .ok_or(PrimaryError::ClusterSecret)?;
         let group = ConsensusConfig {
             log_segment_bytes: config.log_segment_bytes,
@@ -202,8 +208,13 @@ impl Primary {
             log_bytes_kept: config.log_bytes_kept,
             ..ConsensusConfig::new(config.directory.clone(), config.node, config.incarnation)
         };
-        let consensus = Consensus::start(group, Arc::new(transport), machine).await?;
-        let members = Members::new(&config).ok_or(PrimaryError::ClusterSecret)?;
+        let disk = Disk {
+            threads: Arc::clone(&environment.threads),
+            slow: environment.slow_disk.clone(),
+        };
+        let consensus = Consensus::start(group, disk, Arc::new(transport), machine).await?;
+        let members =
+            Members::new(&config, &environment.connector).ok_or(PrimaryError::ClusterSecret)?;
         registry.register_collector(Box::new(ConsensusCollector(consensus.clone())));
         registry.register_collector(Box::new(ReplicaCollector(Arc::clone(&followers))));
         context

@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, oneshot};
 use self::slot::Slot;
 pub(crate) use self::slot::{Asleep, HighestProposed};
 use crate::pipeline::{Line, PipelineContext, adopt_fetched};
+use crate::threads::on_thread;
 
 /// Extension of the directory of a deleted database whose files are not removed yet.
 const DELETED: &str = "deleted";
@@ -561,9 +562,10 @@ impl Databases {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed.map_err(io("move", &directory))?,
         }
-        tokio::fs::remove_dir_all(&deleted)
-            .await
-            .map_err(io("remove", &deleted))
+        let path = deleted.clone();
+        let removed = on_thread(&**self.threads(), move || std::fs::remove_dir_all(path)).await;
+        let removed = removed.ok_or(DatabasesError::Stopped)?;
+        removed.map_err(io("remove", &deleted))
     }
 
     /// Lets go of all of them, and waits until their files are closed: until the last request that uses

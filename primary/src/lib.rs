@@ -31,6 +31,7 @@ mod peer_http;
 mod pipeline;
 mod routes;
 mod ship;
+mod threads;
 mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};
@@ -38,6 +39,7 @@ pub use config::{
     HEARTBEAT, IDLE_WAIT, INLINE_STEPS_MAX, Join, OPEN_MAX, PERSIST_EVERY_BYTES, PrimaryConfig,
     RECENT_BYTES_MAX, Voter, WRITES_IN_FLIGHT_MAX,
 };
+pub use consensus::{Flush, SlowDisk};
 pub use databases::DatabasesError;
 pub use inspect::{VoterFiles, inspect, inspect_requests};
 pub use members::MembersError;

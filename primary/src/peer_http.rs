@@ -1,29 +1,89 @@
 //! HTTP between the nodes of a cell: the client that shows the cluster secret, and the check at the other end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::ORIGIN;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, HeaderValue, ORIGIN};
+use axum::http::{HeaderMap, Method, Request, Response as Answered, StatusCode, request};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use bytes::Bytes;
+use http_body_util::Full;
 use subtle::ConstantTimeEq;
+use tidemark_net::{Answer, Connector, HttpClient, HttpError, HttpOptions};
 
 /// Time for a connection to come about, in one region.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// Shorter than a server waits for the next request on a kept connection.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Why the body of an answer was not read.
+/// Asks other nodes of the cell, and shows them the secret.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerClient {
+    client: HttpClient<Full<Bytes>>,
+    shown: HeaderMap,
+}
+
+impl PeerClient {
+    /// With this cluster secret, or with none if it is empty; `idle_count_max` connections are kept per node.
+    /// `None` if the secret cannot be sent in a header.
+    pub(crate) fn new(
+        secret: &str,
+        connector: &Arc<dyn Connector>,
+        idle_count_max: usize,
+    ) -> Option<Self> {
+        let options = HttpOptions {
+            connect_wait: CONNECT_WAIT,
+            idle_max: IDLE_MAX,
+            idle_count_max,
+        };
+        Some(Self {
+            client: HttpClient::new(Arc::clone(connector), options),
+            shown: shown(secret)?,
+        })
+    }
+
+    /// A request to a node, without a body yet.
+    pub(crate) fn request(&self, method: Method, url: &str) -> request::Builder {
+        let mut request = Request::builder().method(method).uri(url);
+        // None if the URL is none, which is told when the request is complete.
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(self.shown.clone());
+        }
+        request
+    }
+
+    /// Sends it; returns when the head of the answer is there. The caller bounds the time.
+    pub(crate) async fn send(
+        &self,
+        request: request::Builder,
+        body: Bytes,
+    ) -> Result<Answer, PeerHttpError> {
+        let request = request.body(Full::new(body))?;
+        Ok(self.client.send(request).await?)
+    }
+
+    /// Sends it; returns the whole answer.
+    pub(crate) async fn exchange(
+        &self,
+        request: request::Builder,
+        body: Bytes,
+        within: Duration,
+        bytes_max: usize,
+    ) -> Result<Answered<Bytes>, PeerHttpError> {
+        let request = request.body(Full::new(body))?;
+        Ok(self.client.exchange(request, within, bytes_max).await?)
+    }
+}
+
+/// Another node did not answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// The connection broke.
+pub(crate) enum PeerHttpError {
+    /// The address that is known of it is none.
     #[error("{}", chain(.0))]
-    Connection(#[from] reqwest::Error),
-    /// It is no answer of a node.
-    #[error("its answer is longer than {max} bytes")]
-    TooLong {
-        /// The bound.
-        max: usize,
-    },
+    Url(#[from] axum::http::Error),
+    /// It was not reached, or not to the end.
+    #[error("{}", chain(.0))]
+    Http(#[from] HttpError),
 }
 
 /// The headers that show the secret; none for an empty one. `None` if it cannot be sent in a header.
@@ -35,33 +95,6 @@ pub(crate) fn shown(secret: &str) -> Option<HeaderMap> {
         headers.insert(AUTHORIZATION, bearer);
     }
     Some(headers)
-}
-
-/// What all clients of other nodes have in common: they show the secret, go straight there and wait no longer for
-/// a connection than a node in the same region needs. `None` if the secret cannot be sent in a header.
-pub(crate) fn client(secret: &str) -> Option<reqwest::ClientBuilder> {
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_WAIT)
-        .tcp_nodelay(true)
-        .default_headers(shown(secret)?);
-    Some(builder)
-}
-
-/// The whole body, if it is no longer than `max` bytes.
-pub(crate) async fn read_body(
-    response: &mut reqwest::Response,
-    max: usize,
-) -> Result<Bytes, BodyError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > max {
-            return Err(BodyError::TooLong { max });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
 }
 
 /// An error with its causes, as one sentence.

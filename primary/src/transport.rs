@@ -10,15 +10,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::{HeaderMap, HeaderValue, Method, request};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{HeaderMap, HeaderValue};
+use tidemark_net::Connector;
 use tidemark_protocol::NodeId;
 use tokio::time::timeout;
 
 use crate::append_socket;
 use crate::consensus::{Channel, Member, Transport, TransportError};
-use crate::peer_http::{self, BodyError, chain, read_body};
+use crate::peer_http::{PeerClient, shown};
 
 /// Where voters talk to each other.
 pub const RAFT_PATH: &str = "/tidemark/v1/raft";
@@ -30,15 +31,14 @@ pub(crate) const INCARNATION: &str = "tidemark-incarnation";
 pub(crate) const MESSAGE_BYTES_MAX: usize = (64 << 20) + (8 << 20);
 /// Largest answer. All are a few dozen bytes.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Shorter than a server waits for the next request on a kept connection.
-const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Kept connections per voter. Appends, heartbeats and votes may be on their way at once.
 const IDLE_CONNECTIONS_MAX: usize = 4;
 
 /// Voters' messages over HTTP.
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
-    client: reqwest::Client,
+    client: PeerClient,
+    connector: Arc<dyn Connector>,
     /// The cluster secret, for what is no request of `client`.
     shown: HeaderMap,
     /// Ways to voters other than the address that the cell knows.
@@ -53,15 +53,15 @@ struct Lost(Mutex<HashSet<NodeId>>);
 impl HttpTransport {
     /// With this cluster secret, or with none if it is empty, and by these ways where the address that the
     /// cell knows does not lead from here. `None` if the secret cannot be sent in a header.
-    pub(crate) fn new(secret: &str, via: HashMap<NodeId, String>) -> Option<Self> {
-        let client = peer_http::client(secret)?
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build()
-            .expect("no option of this client can be wrong");
+    pub(crate) fn new(
+        secret: &str,
+        via: HashMap<NodeId, String>,
+        connector: Arc<dyn Connector>,
+    ) -> Option<Self> {
         Some(Self {
-            client,
-            shown: peer_http::shown(secret)?,
+            client: PeerClient::new(secret, &connector, IDLE_CONNECTIONS_MAX)?,
+            connector,
+            shown: shown(secret)?,
             via,
             lost: Arc::default(),
         })
@@ -75,9 +75,9 @@ impl HttpTransport {
         address.trim_end_matches('/').to_owned()
     }
 
-    /// Who this is meant for, and that it comes from a voter.
-    fn headers(&self, node: NodeId, member: &Member) -> HeaderMap {
-        let mut headers = self.shown.clone();
+    /// Who this is meant for.
+    fn headers(node: NodeId, member: &Member) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         let meant = HeaderValue::try_from(node.to_string()).expect("hexadecimal digits");
         headers.insert(VOTER, meant);
         let incarnation = HeaderValue::try_from(member.incarnation.to_string());
@@ -93,11 +93,13 @@ impl Transport for HttpTransport {
         member: &Member,
         within: Duration,
     ) -> BoxFuture<'static, Result<Channel, TransportError>> {
-        let (way, headers) = (self.way(node, member), self.headers(node, member));
+        let (way, mut headers) = (self.way(node, member), Self::headers(node, member));
+        headers.extend(self.shown.clone());
+        let connector = Arc::clone(&self.connector);
         let lost = Arc::clone(&self.lost);
         let address = member.address.clone();
         Box::pin(async move {
-            let opened = timeout(within, append_socket::open(&way, headers)).await;
+            let opened = timeout(within, append_socket::open(&*connector, &way, headers)).await;
             let opened = opened.unwrap_or_else(|late| Err(late.to_string()));
             let opened = opened.map_err(|reason| TransportError {
                 node,
@@ -117,17 +119,15 @@ impl Transport for HttpTransport {
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let url = format!("{}{RAFT_PATH}", self.way(node, member));
-        let headers = self.headers(node, member);
-        let request = self
-            .client
-            .post(url)
-            .headers(headers)
-            .timeout(within)
-            .body(request);
+        let client = self.client.clone();
+        let mut head = client.request(Method::POST, &url);
+        if let Some(headers) = head.headers_mut() {
+            headers.extend(Self::headers(node, member));
+        }
         let lost = Arc::clone(&self.lost);
         let address = member.address.clone();
         Box::pin(async move {
-            let answer = exchange(request).await;
+            let answer = exchange(&client, head, request, within).await;
             let answer = answer.map_err(|reason| TransportError {
                 node,
                 address,
@@ -139,11 +139,16 @@ impl Transport for HttpTransport {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<Bytes, String> {
-    let mut response = request.send().await.map_err(|error| chain(&error))?;
-    let status = response.status();
-    let body = read_body(&mut response, ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error: BodyError| error.to_string())?;
+async fn exchange(
+    client: &PeerClient,
+    head: request::Builder,
+    body: Bytes,
+    within: Duration,
+) -> Result<Bytes, String> {
+    let answer = client.exchange(head, body, within, ANSWER_BYTES_MAX).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let body = answer.into_body();
     if status.is_success() {
         Ok(body)
     } else {

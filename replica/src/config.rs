@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_engine::{Options, Threads};
+use tidemark_net::Connector;
 use tidemark_protocol::env::Random;
 use tidemark_protocol::render::AnswerBounds;
 use tidemark_protocol::{NodeId, Region, Regions};
-
-use crate::connector::{Connector, TcpConnector};
 
 /// Bytes received and not yet applied, over all databases, before the socket is read no further.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -130,17 +129,6 @@ pub struct Environment {
     pub random: Arc<dyn Random>,
     /// Reaches the upstream.
     pub connector: Arc<dyn Connector>,
-}
-
-impl Environment {
-    /// The real network.
-    pub fn new(threads: Arc<dyn Threads>, random: Arc<dyn Random>) -> Self {
-        Self {
-            threads,
-            random,
-            connector: Arc::new(TcpConnector),
-        }
-    }
 }
 
 impl std::fmt::Debug for Environment {

@@ -155,7 +155,7 @@ impl Follower {
         let slow = |doing| move |_| Lost::Slow { doing, wait };
 
         let source = core.sources.now().upstream;
-        let connecting = self.environment.connector.connect(&source);
+        let connecting = self.environment.connector.connect(&source.address);
         let io = timeout(wait, connecting)
             .await
             .map_err(slow("connecting"))?;

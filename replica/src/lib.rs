@@ -23,7 +23,6 @@ mod audit;
 mod backoff;
 mod catalogue_reader;
 mod config;
-mod connector;
 mod copy;
 mod core;
 mod export;
@@ -42,12 +41,13 @@ mod soundings;
 mod sources;
 mod standing;
 mod term_file;
+mod upstream;
 mod wait;
 
 pub use config::{
     AUDIT_EVERY, AUDIT_RATE, BACKOFF_MAX, BACKOFF_MIN, CONNECT_WAIT, Environment, IDLE_WAIT,
     INLINE_STEPS_MAX, OPEN_MAX, QUEUE_BYTES_MAX, RESYNCS_MAX, ReplicaConfig, SILENCE_SLACK,
 };
-pub use connector::{Connecting, Connector, Io, TcpConnector, Upstream, UpstreamError};
 pub use replica::{Replica, StartError};
 pub use term_file::inspect;
+pub use upstream::{Upstream, UpstreamError};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 
-use crate::connector::Io;
+use tidemark_net::Io;
 
 /// Bytes that went through a connection so far.
 #[derive(Clone, Debug, Default)]

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{AuditAge, audit};
 use crate::catalogue_reader::{keep_catalogue, read_catalogue_once};
 use crate::config::{Environment, ReplicaConfig};
-use crate::connector::UpstreamError;
 use crate::copy::Item;
 use crate::core::{Core, on_thread};
 use crate::export::EXPORTS_MAX;
@@ -29,6 +28,7 @@ use crate::soundings::Soundings;
 use crate::sources::Sources;
 use crate::standing::{Condition, Standing};
 use crate::term_file::TermFile;
+use crate::upstream::UpstreamError;
 
 /// How often it is looked which databases are idle.
 const LOOK: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::connector::{Upstream, UpstreamError};
+use crate::upstream::{Upstream, UpstreamError};
 
 /// A node that may lead.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@
 //! for longer than [`TOTAL_MAX`]: what a link is good for is known to the other node alone.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tracing::{Instrument, warn};
 
 use crate::trace;
 
-use super::{CONNECT_WAIT_MAX, Forwarder, IDLE_MAX, cannot_ask, returned, unavailable};
+use super::{Forwarder, addressed, returned, unavailable};
 use crate::guard;
 
 /// A pause is noticed after one to two of these.
@@ -29,18 +29,6 @@ const SILENCE_WAIT: Duration = Duration::from_secs(30);
 
 /// Longest that one may take, as long as links last by default.
 const TOTAL_MAX: Duration = Duration::from_secs(3600);
-
-/// The HTTP client for such requests: the other one counts a wait for the answer from when the body begins to leave.
-pub(super) fn client() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_WAIT_MAX)
-        .pool_idle_timeout(IDLE_MAX)
-        .tcp_nodelay(true)
-        .build()
-        .expect("no option of this client can be wrong")
-}
 
 impl Forwarder {
     /// Sends a request to the node that leads, as far as `node` knows, and returns its answer, whatever it is. For
@@ -54,27 +42,19 @@ impl Forwarder {
         let Some(upstream) = node.upstream() else {
             return Err(unavailable("no primary is known"));
         };
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let url = format!("{}{path}", upstream.trim_end_matches('/'));
         let moved = Arc::new(AtomicU64::new(0));
         let body = Passing {
-            body: Mutex::new(body),
+            body,
             moved: Arc::clone(&moved),
         };
         let name = self.made_up();
         let span = trace::forward(&upstream, Some(name));
         let mut headers = self.outgoing_headers(&span, &head.headers, Some(name), DEADLINE_MAX);
-        guard::guard_request(&head.method, path, &mut headers, None);
-        let request = self
-            .streams
-            .request(head.method.clone(), url)
-            .headers(headers)
-            .body(reqwest::Body::wrap(body))
-            .build()
-            .map_err(|error| unavailable(cannot_ask(&upstream, error)))?;
+        guard::guard_request(head, &mut headers, None);
+        let request = addressed(&upstream, head, headers, Body::new(body))?;
         self.handles.metrics.forwarded();
         tokio::select! {
-            sent = self.streams.execute(request).instrument(span.clone()) => match sent {
+            sent = self.client.send(request).instrument(span.clone()) => match sent {
                 Ok(answer) => {
                     trace::answered(&span, answer.status().as_u16());
                     returned(answer).map_err(|damaged| {
@@ -83,9 +63,8 @@ impl Forwarder {
                     })
                 }
                 Err(error) => {
-                    // The path is a secret.
-                    let error = error.without_url();
-                    warn!(%upstream, request = %name, %error, "a body was not passed on well");
+                    let cause = error.io_kind();
+                    warn!(%upstream, request = %name, %error, ?cause, "a body was not passed on well");
                     Err(unavailable(format!("{upstream} cannot be reached")))
                 }
             },
@@ -116,8 +95,7 @@ async fn pause(moved: &AtomicU64) {
 
 /// A body on its way, which says when it moves.
 struct Passing {
-    /// Never contended: the HTTP client wants bodies that threads can share, and uses them from one.
-    body: Mutex<Body>,
+    body: Body,
     moved: Arc<AtomicU64>,
 }
 
@@ -130,7 +108,6 @@ impl http_body::Body for Passing {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Self { body, moved } = &mut *self;
-        let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
         let polled = Pin::new(body).poll_frame(context);
         if polled.is_ready() {
             moved.fetch_add(1, Ordering::Relaxed);
@@ -139,12 +116,10 @@ impl http_body::Body for Passing {
     }
 
     fn is_end_stream(&self) -> bool {
-        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        body.size_hint()
+        self.body.size_hint()
     }
 }

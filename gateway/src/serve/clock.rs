@@ -26,8 +26,13 @@ struct Wait {
 }
 
 impl Timer for Clock {
+    /// The runtime's, which a simulation stops and moves.
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(Instant::now() + duration)
+        self.sleep_until(self.now() + duration)
     }
 
     fn sleep_until(&self, until: Instant) -> Pin<Box<dyn Sleep>> {

@@ -9,6 +9,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, Metrics, ServeConfig, router, serve};
+use tidemark_net::TcpConnector;
 use tidemark_protocol::NodeId;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::guard::{Guard, body_crc};
@@ -83,6 +84,7 @@ impl Server {
         let handles = Handles {
             random: Arc::new(Counting::default()),
             clock: Arc::new(StoppedClock),
+            connector: Arc::new(TcpConnector),
             metrics: Metrics::register(&mut registry),
             registry: Arc::new(registry),
         };

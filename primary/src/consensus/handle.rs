@@ -20,6 +20,7 @@ use super::applied::Applied;
 use super::budget::Budget;
 use super::cell::{Cell, CommittedLeaderId, LogId};
 use super::completion::{Completion, Promise, outcome, refusal};
+use super::disk::Disk;
 use super::failure::Failure;
 use super::joint;
 use super::log_store::{LogOptions, LogStore};
@@ -53,6 +54,7 @@ pub(super) struct Inner {
     incarnation: Incarnation,
     pub(super) raft: Raft<Cell, StateMachine>,
     log: LogStore,
+    disk: Disk,
     fence: Fence,
     budget: Budget,
     unflushed_bytes_max: u64,
@@ -129,13 +131,14 @@ impl Consensus {
     /// [`Consensus::initialize`], or for a leader that takes it in.
     pub(crate) async fn start(
         config: ConsensusConfig,
+        disk: Disk,
         transport: Arc<dyn Transport>,
         machine: impl Machine,
     ) -> Result<Self, ConsensusError> {
         let raft_config = Arc::new(config.validate()?);
         let fence = Fence::default();
         let failure = Failure::new();
-        let (log, applied) = open(&config, &fence, &failure).await?;
+        let (log, applied) = open(&config, &disk, &fence, &failure).await?;
         let vote = log.clone().read_vote().await;
         let vote = vote.map_err(|source| ConsensusError::Log {
             path: config.log_directory(),
@@ -152,6 +155,7 @@ impl Consensus {
             machine,
             applied,
             config.applied_path(),
+            disk.clone(),
             Signals {
                 applied_term,
                 persists: persists.clone(),
@@ -198,6 +202,7 @@ impl Consensus {
                 incarnation: config.incarnation,
                 raft,
                 log,
+                disk,
                 fence,
                 budget: Budget::new(config.in_flight_bytes_max, config.in_flight_count_max),
                 unflushed_bytes_max: config.in_flight_bytes_max.saturating_mul(2),
@@ -513,7 +518,7 @@ impl Consensus {
             }
         }
         let log = inner.log.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+        if let Err(error) = inner.disk.run(move || log.close()).await {
             tracing::error!(%error, "the log did not close in order");
         }
     }
@@ -660,6 +665,7 @@ impl fmt::Debug for Consensus {
 /// Opens the log and reads what is durable without it, on a thread that may block.
 async fn open(
     config: &ConsensusConfig,
+    disk: &Disk,
     fence: &Fence,
     failure: &Failure,
 ) -> Result<(LogStore, Applied), ConsensusError> {
@@ -671,9 +677,9 @@ async fn open(
         segment_bytes: config.log_segment_bytes,
     };
     let path = config.applied_path();
-    let (fence, failure) = (fence.clone(), failure.clone());
+    let (fence, failure, slow) = (fence.clone(), failure.clone(), disk.slow.clone());
     let open = move || {
-        let log = LogStore::open(&options, fence, failure)?;
+        let log = LogStore::open(&options, slow, fence, failure)?;
         let applied = Applied::read(&path);
         let applied = applied.map_err(|source| ConsensusError::Applied { path, source })?;
         let purged = log.purged().map_err(|source| ConsensusError::Log {
@@ -694,10 +700,10 @@ async fn open(
         }
         Ok((log, applied))
     };
-    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = disk.run(open).await;
     opened.unwrap_or_else(|panicked| {
         Err(ConsensusError::Fatal {
-            reason: format!("opening the log panicked: {panicked}"),
+            reason: format!("opening the log: {panicked}"),
         })
     })
 }

@@ -29,7 +29,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
@@ -42,6 +42,7 @@ use tidemark_protocol::{NodeId, Term};
 use tokio::sync::oneshot;
 
 use super::cell::{Cell, CellEntry, CellVote, LogId};
+use super::disk::{Flush, SlowDisk};
 use super::error::ConsensusError;
 use super::failure::Failure;
 use super::fence::Fence;
@@ -103,6 +104,7 @@ struct Shared {
     flushes: Flushes,
     /// Where the last entry is told that was flushed.
     synced: Synced,
+    slow_disk: Option<Arc<dyn SlowDisk>>,
     fence: Fence,
     failure: Failure,
 }
@@ -127,6 +129,14 @@ struct Waiting {
 }
 
 /// What raft-log calls when a flush is done.
+pub(super) enum OnFlushed {
+    /// Tells those who wait.
+    Tell(Flushed),
+    /// Tells whoever asked for the flush and waits for it.
+    Hand(mpsc::Sender<io::Result<()>>),
+}
+
+/// A flush that was begun, and who waits for it.
 pub(super) struct Flushed {
     waiting: Waiting,
     /// The last entry when it began.
@@ -157,6 +167,7 @@ impl LogStore {
     /// Blocks: replays every segment.
     pub(super) fn open(
         options: &LogOptions,
+        slow_disk: Option<Arc<dyn SlowDisk>>,
         fence: Fence,
         failure: Failure,
     ) -> Result<Self, ConsensusError> {
@@ -197,6 +208,7 @@ impl LogStore {
             unflushed_bytes: AtomicU64::new(0),
             flushes: Flushes::default(),
             synced,
+            slow_disk,
             fence,
             failure,
         });
@@ -349,6 +361,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn flush_and_wait(&self) -> io::Result<()> {
+        let (done, result) = mpsc::channel();
+        self.lock().with(|log| {
+            log.flush(true, Some(OnFlushed::Hand(done)))?;
+            log.wait_worker_idle()
+        })?;
+        result.recv().unwrap_or_else(|_dropped| Err(closed()))
+    }
+
     fn close(&self) {
         let mut state = self.lock();
         let log = state.log.take();
@@ -398,17 +419,19 @@ impl State {
         }
         self.flushing = true;
         self.wanted = false;
+        let flushed = Flushed {
+            waiting,
+            last,
+            begun: Instant::now(),
+            shared: shared.clone(),
+            is_sent: false,
+        };
+        if let Some(disk) = &shared.slow_disk {
+            disk.flush(flushed.at_leisure());
+            return Ok(());
+        }
         // A refused request drops the callback, which then answers with an error.
-        let flushed = log.flush(
-            true,
-            Some(Flushed {
-                waiting,
-                last,
-                begun: Instant::now(),
-                shared: shared.clone(),
-                is_sent: false,
-            }),
-        );
+        let flushed = log.flush(true, Some(OnFlushed::Tell(flushed)));
         // Refused because the flush thread has ended: it knows of what. Only then is there no wait.
         flushed.map_err(|refused| log.wait_worker_idle().err().unwrap_or(refused))
     }
@@ -444,38 +467,67 @@ impl Waiting {
     }
 }
 
-impl Callback for Flushed {
-    fn send(mut self, result: io::Result<()>) {
+impl Callback for OnFlushed {
+    fn send(self, result: io::Result<()>) {
         fail::fail_point!("log::after_flush");
-        self.is_sent = true;
-        let waiting = std::mem::take(&mut self.waiting);
-        let shared = self.shared.clone();
-        if let Err(error) = &result {
-            shared.failure.set("flush the log", error);
-        } else if let Some(last) = self.last {
-            shared.synced.note(last);
-        }
-        shared
-            .unflushed_bytes
-            .fetch_sub(waiting.bytes, Ordering::Relaxed);
-        let took = self.begun.elapsed();
-        if result.is_ok() {
-            shared.flushes.done(waiting.entries, took);
-        }
-        let pause = waiting.pause_after(took);
-        waiting.complete(&result);
+        let mut flushed = match self {
+            Self::Tell(flushed) => flushed,
+            // Nobody waits where the log was closed meanwhile.
+            Self::Hand(to) => return drop(to.send(result)),
+        };
+        let pause = flushed.tell(&result);
         #[allow(
             clippy::disallowed_methods,
             reason = "on the flush thread, which is the log's own"
         )]
         std::thread::sleep(pause);
-        let mut state = shared.lock();
+        flushed.go_on(&result);
+    }
+}
+
+impl Flushed {
+    /// Tells those who wait; returns how long to pause before the next flush.
+    fn tell(&mut self, result: &io::Result<()>) -> Duration {
+        self.is_sent = true;
+        let waiting = std::mem::take(&mut self.waiting);
+        if let Err(error) = result {
+            self.shared.failure.set("flush the log", error);
+        } else if let Some(last) = self.last {
+            self.shared.synced.note(last);
+        }
+        self.shared
+            .unflushed_bytes
+            .fetch_sub(waiting.bytes, Ordering::Relaxed);
+        let took = self.begun.elapsed();
+        if result.is_ok() {
+            self.shared.flushes.done(waiting.entries, took);
+        }
+        let pause = waiting.pause_after(took);
+        waiting.complete(result);
+        pause
+    }
+
+    /// The flush as a simulated disk does it: nobody else runs until the log's thread is done.
+    fn at_leisure(self) -> Flush {
+        Box::new(move || -> Box<dyn FnOnce() + Send> {
+            let result = self.shared.flush_and_wait();
+            let mut flushed = self;
+            Box::new(move || {
+                flushed.tell(&result);
+                flushed.go_on(&result);
+            })
+        })
+    }
+
+    /// Begins the next flush, if something was written meanwhile.
+    fn go_on(&self, result: &io::Result<()>) {
+        let mut state = self.shared.lock();
         state.flushing = false;
         if result.is_ok() && state.wanted && state.log.is_some() {
-            let flushed = state.flush(&shared);
+            let flushed = state.flush(&self.shared);
             drop(state);
             if let Err(error) = flushed {
-                shared.failure.set("flush the log", &error);
+                self.shared.failure.set("flush the log", &error);
             }
         }
     }
@@ -742,7 +794,8 @@ mod tests {
             segment_bytes: SEGMENT_BYTES_MIN,
         };
         let failure = Failure::new();
-        let mut log = LogStore::open(&options, Fence::default(), failure.clone()).expect("opens");
+        let mut log =
+            LogStore::open(&options, None, Fence::default(), failure.clone()).expect("opens");
         log.save_vote(&CellVote::new(1, 1))
             .await
             .expect("the disk works");
@@ -762,7 +815,10 @@ mod tests {
             shared: log.shared.clone(),
             is_sent: false,
         };
-        Callback::send(flushed, Err(io::Error::other("the disk is on fire")));
+        Callback::send(
+            OnFlushed::Tell(flushed),
+            Err(io::Error::other("the disk is on fire")),
+        );
 
         for result in [appended.await.expect("told"), voted.await.expect("told")] {
             assert_eq!(

@@ -19,7 +19,7 @@ use tidemark_protocol::{Incarnation, NodeId};
 use super::Member;
 use super::cell::{CellPayload, CellVote, CommittedLeaderId, LogId, Membership};
 use super::command::KIND_FIRST;
-use super::log_store::Flushed;
+use super::log_store::OnFlushed;
 use super::proposal::Proposal;
 
 /// Version of everything in this file. Written once per log, in [`LogIdentity`].
@@ -46,7 +46,7 @@ impl raft_log::Types for Records {
     type LogId = StoredLogId;
     type LogPayload = StoredPayload;
     type Vote = StoredVote;
-    type Callback = Flushed;
+    type Callback = OnFlushed;
     type UserData = LogIdentity;
 
     fn log_index(log_id: &StoredLogId) -> u64 {

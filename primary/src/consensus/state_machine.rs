@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Command;
 use super::applied::Applied;
 use super::cell::{Cell, CellSnapshot, LogId, SnapshotMeta, StoredMembership};
+use super::disk::Disk;
 use super::failure::{Failure, describe};
 use super::machine::{BoxedMachine, Committed, LogIndex, Machine, MachineError, Persisting};
 use super::parts::{Assembly, Complete, Taken};
@@ -86,6 +87,7 @@ impl Default for Persists {
 #[derive(Clone)]
 struct Durable {
     path: Arc<PathBuf>,
+    disk: Disk,
     /// Held while the file is replaced: one snapshot may be built while the next is begun.
     current: Arc<Mutex<Applied>>,
 }
@@ -115,6 +117,7 @@ impl StateMachine {
         machine: impl Machine,
         applied: Applied,
         path: PathBuf,
+        disk: Disk,
         signals: Signals,
     ) -> Self {
         Self {
@@ -126,6 +129,7 @@ impl StateMachine {
             assembly: Assembly::default(),
             durable: Durable {
                 path: Arc::new(path),
+                disk,
                 current: Arc::new(Mutex::new(applied)),
             },
             signals,
@@ -250,7 +254,11 @@ impl Durable {
 
     /// Makes `applied` the content of the file, unless that is newer.
     async fn advance(&self, applied: Applied) -> io::Result<()> {
-        let Self { path, current } = self.clone();
+        let Self {
+            path,
+            disk,
+            current,
+        } = self.clone();
         let replace = move || {
             let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
             if current.last > applied.last {
@@ -260,9 +268,7 @@ impl Durable {
             *current = applied;
             Ok(())
         };
-        tokio::task::spawn_blocking(replace)
-            .await
-            .map_err(io::Error::other)?
+        disk.run(replace).await?
     }
 }
 

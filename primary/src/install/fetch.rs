@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use reqwest::StatusCode;
-use reqwest::header::HeaderValue;
-use tidemark_engine::Threads;
+use axum::http::{HeaderValue, Method, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use tidemark_engine::{Threads, wait_on};
+use tidemark_net::{Answer, Connector};
 use tidemark_protocol::DatabaseId;
 use tidemark_protocol::stream::SourceMessage;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::InstallError;
@@ -18,7 +19,7 @@ use super::assembly::{Assembly, Image, Old};
 use super::body::{Piece, Pieces};
 use super::serve::{DELETED, HASHES_MAX, image_url};
 use crate::databases::Arrival;
-use crate::peer_http::{self, chain};
+use crate::peer_http::{PeerClient, chain};
 use crate::pipeline::{Line, keep_fetched};
 
 /// Databases that are fetched at once.
@@ -35,16 +36,13 @@ const REASON_BYTES_MAX: usize = 1024;
 /// Fetches databases of peers.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    client: reqwest::Client,
+    client: PeerClient,
 }
 
 impl Fetcher {
     /// With this cluster secret, or with none if it is empty. `None` if it cannot be sent in a header.
-    pub(super) fn new(secret: &str) -> Option<Self> {
-        let client = peer_http::client(secret)?
-            .pool_max_idle_per_host(FETCHES_MAX)
-            .build()
-            .expect("no option of this client can be wrong");
+    pub(super) fn new(secret: &str, connector: &Arc<dyn Connector>) -> Option<Self> {
+        let client = PeerClient::new(secret, connector, FETCHES_MAX)?;
         Some(Self { client })
     }
 
@@ -67,9 +65,12 @@ impl Fetcher {
             return Ok(None);
         };
         let (to, pieces) = mpsc::channel(PIECES_AHEAD);
+        let waiting = Arc::clone(threads);
         let building = on_thread(threads, move || {
+            let mut pieces = pieces;
+            let next = || wait_on(&*waiting, pieces.recv());
             // Whatever is dropped of the image on the way is dropped before the arrival.
-            let image = build(database, &directory, old, pieces)?;
+            let image = build(database, &directory, old, next)?;
             Ok::<_, InstallError>(image.map(|image| (image, arrival)))
         });
         let (received, built) = tokio::join!(receive(database, response, to), building);
@@ -87,7 +88,7 @@ impl Fetcher {
         database: DatabaseId,
         hashes: &[u64],
         source_url: &str,
-    ) -> Result<Option<reqwest::Response>, InstallError> {
+    ) -> Result<Option<Answer>, InstallError> {
         if source_url.is_empty() {
             return Err(InstallError::Source { database });
         }
@@ -95,22 +96,17 @@ impl Fetcher {
         for hash in hashes.iter().take(HASHES_MAX) {
             body.extend_from_slice(&hash.to_le_bytes());
         }
-        let request = self
-            .client
-            .post(image_url(source_url, database))
-            .body(body.freeze());
-        let failed = |error: reqwest::Error| InstallError::Connection {
-            database,
-            reason: chain(&error),
-        };
+        let url = image_url(source_url, database);
+        let request = self.client.request(Method::POST, &url);
+        let failed = |reason| InstallError::Connection { database, reason };
         let silent = |_elapsed| InstallError::Silent {
             database,
             silence: SILENCE_MAX,
         };
-        let mut response = timeout(SILENCE_MAX, request.send())
+        let mut response = timeout(SILENCE_MAX, self.client.send(request, body.freeze()))
             .await
             .map_err(silent)?
-            .map_err(failed)?;
+            .map_err(|error| failed(error.to_string()))?;
         let status = response.status();
         if status.is_success() {
             return Ok(Some(response));
@@ -124,7 +120,7 @@ impl Fetcher {
         {
             return Ok(None);
         }
-        let text = timeout(SILENCE_MAX, response.chunk())
+        let text = timeout(SILENCE_MAX, next_chunk(&mut response))
             .await
             .map_err(silent)?;
         let text = text.map_err(failed)?.unwrap_or_default();
@@ -140,20 +136,17 @@ impl Fetcher {
 /// Passes the body on, piece by piece.
 async fn receive(
     database: DatabaseId,
-    mut response: reqwest::Response,
+    mut response: Answer,
     to: mpsc::Sender<Piece>,
 ) -> Result<(), InstallError> {
     let mut pieces = Pieces::of(database);
     loop {
-        let chunk = timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = timeout(SILENCE_MAX, next_chunk(&mut response)).await;
         let chunk = chunk.map_err(|_elapsed| InstallError::Silent {
             database,
             silence: SILENCE_MAX,
         })?;
-        let chunk = chunk.map_err(|error| InstallError::Connection {
-            database,
-            reason: chain(&error),
-        })?;
+        let chunk = chunk.map_err(|reason| InstallError::Connection { database, reason })?;
         let Some(chunk) = chunk else {
             return pieces.end();
         };
@@ -170,12 +163,24 @@ async fn receive(
     }
 }
 
+/// The next bytes of the body. `None` at its end.
+async fn next_chunk(response: &mut Answer) -> Result<Option<Bytes>, String> {
+    while let Some(frame) = response.body_mut().frame().await {
+        let frame = frame.map_err(|error| chain(&error))?;
+        // There are no trailers that mean anything.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
 /// Writes the pieces. `None` if they ended too early.
 fn build(
     database: DatabaseId,
     directory: &Path,
     old: Old,
-    mut pieces: mpsc::Receiver<Piece>,
+    mut next: impl FnMut() -> Option<Piece>,
 ) -> Result<Option<Image>, InstallError> {
     let unexpected = |part: &dyn std::fmt::Debug| InstallError::Unexpected {
         database,
@@ -184,7 +189,7 @@ fn build(
     let mut old = Some(old);
     let mut assembly: Option<Assembly> = None;
     let mut image = None;
-    while let Some(piece) = pieces.blocking_recv() {
+    while let Some(piece) = next() {
         match piece {
             Piece::Message(SourceMessage::Heartbeat { .. }) => {}
             Piece::Message(SourceMessage::ImageBegin {
@@ -228,10 +233,6 @@ async fn on_thread<T: Send + 'static>(
     threads: &Arc<dyn Threads>,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, InstallError> {
-    let (done, result) = oneshot::channel();
-    threads.run(Box::new(move || {
-        // Whoever is gone wants no result.
-        let _ = done.send(job());
-    }));
-    result.await.map_err(|_| InstallError::Stopped)
+    let done = crate::threads::on_thread(&**threads, job).await;
+    done.ok_or(InstallError::Stopped)
 }

@@ -94,7 +94,7 @@ impl Installer {
         Some(Self {
             databases,
             followers,
-            fetcher: fetch::Fetcher::new(&config.cluster_secret)?,
+            fetcher: fetch::Fetcher::new(&config.cluster_secret, &context.environment.connector)?,
             via: config.via.clone(),
             context,
         })

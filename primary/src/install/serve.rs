@@ -21,6 +21,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use bytes::{Buf, Bytes};
 use futures_util::stream;
+use tidemark_engine::wait_on;
 use tidemark_protocol::stream::SourceMessage;
 use tidemark_protocol::{DatabaseId, Term};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -179,9 +180,11 @@ async fn send_pieces(
     let (done, outcome) = oneshot::channel();
     let wal = Wal::of(directory, line.database().file_size());
     let source = Arc::clone(&line);
+    let threads = Arc::clone(&primary.environment.threads);
     primary.environment.threads.run(Box::new(move || {
+        let deliver = |message| wait_on(&*threads, messages.send(message)).is_ok();
         // Whoever is gone wants no outcome.
-        let _ = done.send(read(&source, term, hashes, &wal, &messages));
+        let _ = done.send(read(&source, term, hashes, &wal, deliver));
     }));
     while let Some(piece) = pieces.recv().await {
         pass_on(to, piece).await?;
@@ -208,20 +211,26 @@ async fn pass_on(to: &mpsc::Sender<Piece>, piece: Bytes) -> Result<(), SendError
 }
 
 /// Reads the image on a SQL thread. False if it did not come to its end.
-fn read(line: &Line, term: Term, mut hashes: Bytes, wal: &Wal, to: &mpsc::Sender<Bytes>) -> bool {
+fn read(
+    line: &Line,
+    term: Term,
+    mut hashes: Bytes,
+    wal: &Wal,
+    mut deliver: impl FnMut(Bytes) -> bool,
+) -> bool {
     let mut theirs = Vec::with_capacity(hashes.len() / 8);
     while hashes.has_remaining() {
         theirs.push(hashes.get_u64_le());
     }
-    let deliver = |piece: Option<SourceMessage>| {
+    let deliver_piece = |piece: Option<SourceMessage>| {
         if line.is_retired() || wal.is_too_long() {
             return false;
         }
         let sign_of_life = SourceMessage::Heartbeat { stamp: 0, term };
         let message = piece.unwrap_or(sign_of_life);
-        to.blocking_send(message.encode()).is_ok()
+        deliver(message.encode())
     };
-    match image::send(line.database(), term, &theirs, deliver) {
+    match image::send(line.database(), term, &theirs, deliver_piece) {
         Ok(position) => position.is_some(),
         Err(error) => {
             tracing::error!(database = %line.id(), %error, "cannot read a state to send");

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use prometheus_client::registry::Registry;
 use tidemark_engine::{Options, Prepared, Rebuild, Threads};
+use tidemark_net::TcpConnector;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Incarnation, NodeId, PAGE_SIZE, PageNo, Position, Seq};
@@ -133,6 +134,8 @@ impl Receiver {
                 threads: Arc::clone(&gate) as Arc<dyn Threads>,
                 clock: Arc::new(Fixed),
                 random: Arc::new(Fixed),
+                connector: Arc::new(TcpConnector),
+                slow_disk: None,
             },
             served_by: ServedBy {
                 region: config.region.to_string(),

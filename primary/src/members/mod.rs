@@ -36,6 +36,7 @@ mod watch;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tidemark_net::Connector;
 use tidemark_protocol::cell::CellVoter;
 use tokio::sync::{Mutex, watch as channel};
 
@@ -68,9 +69,9 @@ pub(crate) struct Members {
 
 impl Members {
     /// `None` if the cluster secret cannot be sent in a header.
-    pub(crate) fn new(config: &PrimaryConfig) -> Option<Self> {
+    pub(crate) fn new(config: &PrimaryConfig, connector: &Arc<dyn Connector>) -> Option<Self> {
         Some(Self {
-            peers: Peers::new(&config.cluster_secret, config.via.clone())?,
+            peers: Peers::new(&config.cluster_secret, config.via.clone(), connector)?,
             change: Mutex::default(),
             broken: channel::Sender::new(None),
             retiring: AtomicBool::new(false),

@@ -2,11 +2,14 @@
 //! incarnation that was damaged would stay in the membership.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde::Serialize;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::{Method, Response, request};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use tidemark_net::Connector;
 use tidemark_protocol::NodeId;
 use tidemark_protocol::cell::{
     CELL_PATH, CellIntroduction, CellRefusal, CellRefusalCode, JOIN_PATH, JoinAnswer, JoinRequest,
@@ -14,7 +17,7 @@ use tidemark_protocol::cell::{
 use tidemark_protocol::guard::{BodyCrc, Damaged, Guard, body_crc};
 use tidemark_protocol::headers::{GUARD, LEADER};
 
-use crate::peer_http::{self, BodyError, chain, read_body};
+use crate::peer_http::PeerClient;
 
 /// Time for a node to introduce itself.
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(2);
@@ -26,9 +29,7 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// The way to other nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
-    client: reqwest::Client,
-    /// The cluster secret, which is under the guard too.
-    shown: HeaderMap,
+    client: PeerClient,
     via: HashMap<NodeId, String>,
 }
 
@@ -49,14 +50,14 @@ pub(super) enum PeerError {
 
 impl Peers {
     /// With this cluster secret, and these detours. `None` if the secret cannot be sent in a header.
-    pub(super) fn new(secret: &str, via: HashMap<NodeId, String>) -> Option<Self> {
-        let client = peer_http::client(secret)?
-            // Asked rarely: a kept connection would mostly be one that the other end has closed.
-            .pool_max_idle_per_host(0)
-            .build()
-            .expect("no option of this client can be wrong");
-        let shown = peer_http::shown(secret)?;
-        Some(Self { client, shown, via })
+    pub(super) fn new(
+        secret: &str,
+        via: HashMap<NodeId, String>,
+        connector: &Arc<dyn Connector>,
+    ) -> Option<Self> {
+        // Asked rarely: a kept connection would mostly be one that the other end has closed.
+        let client = PeerClient::new(secret, connector, 0)?;
+        Some(Self { client, via })
     }
 
     /// Where `node` is reached from here.
@@ -66,8 +67,9 @@ impl Peers {
 
     /// Has a node tell of itself.
     pub(super) async fn introduction(&self, url: &str) -> Result<CellIntroduction, PeerError> {
-        let request = self.client.get(at(url, CELL_PATH));
-        self.exchange(url, request.timeout(INTRODUCTION_WAIT)).await
+        let request = self.client.request(Method::GET, &at(url, CELL_PATH));
+        self.exchange(url, request, Bytes::new(), INTRODUCTION_WAIT)
+            .await
     }
 
     /// Asks for a vote.
@@ -76,37 +78,36 @@ impl Peers {
         url: &str,
         join: &JoinRequest,
     ) -> Result<JoinAnswer, PeerError> {
-        let request = self.client.post(at(url, JOIN_PATH)).timeout(JOIN_WAIT);
-        self.exchange(url, with_body(request, join)).await
+        let json = HeaderValue::from_static("application/json");
+        let request = self.client.request(Method::POST, &at(url, JOIN_PATH));
+        let request = request.header(CONTENT_TYPE, json);
+        let body = serde_json::to_vec(join).expect("plain fields");
+        self.exchange(url, request, body.into(), JOIN_WAIT).await
     }
 
     async fn exchange<A: DeserializeOwned>(
         &self,
         url: &str,
-        request: reqwest::RequestBuilder,
+        request: request::Builder,
+        body: Bytes,
+        within: Duration,
     ) -> Result<A, PeerError> {
         let silent = |reason: String| PeerError::Silent {
             url: url.to_owned(),
             reason,
         };
-        let request = request.headers(self.shown.clone()).build();
-        let request = guarded(request.map_err(|error| silent(chain(&error)))?);
-        let sent = self.client.execute(request).await;
-        let mut response = sent.map_err(|error| silent(chain(&error)))?;
+        let request = guarded(request, &body);
+        let answer = self
+            .client
+            .exchange(request, body, within, ANSWER_BYTES_MAX);
+        let response = answer.await.map_err(|error| silent(error.to_string()))?;
+        check(&response).map_err(|damaged| silent(damaged.to_string()))?;
         let status = response.status();
-        let body_crc = checked_head(&response).map_err(|damaged| silent(damaged.to_string()))?;
         let leader = response.headers().get(LEADER);
         let leader = leader
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let body = read_body(&mut response, ANSWER_BYTES_MAX).await;
-        let body = body.map_err(|error: BodyError| silent(error.to_string()))?;
-        if let Some(expected) = body_crc {
-            let mut crc = BodyCrc::default();
-            crc.update(&body);
-            let sound = crc.check(expected);
-            sound.map_err(|damaged| silent(damaged.to_string()))?;
-        }
+        let body = response.into_body();
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| silent(error.to_string()));
         }
@@ -143,31 +144,33 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
 }
 
 /// Puts a request under a guard. It has no query.
-fn guarded(mut request: reqwest::Request) -> reqwest::Request {
-    let body = request.body().and_then(reqwest::Body::as_bytes);
-    let body = body_crc([body.unwrap_or_default()]);
-    let words = [request.method().as_str(), request.url().path()];
-    let guard = Guard::of(&words, pairs(request.headers()), Some(body));
-    let text = HeaderValue::try_from(guard.to_string()).expect("hex digits and a dash");
-    request.headers_mut().insert(GUARD, text);
-    request
+fn guarded(request: request::Builder, body: &Bytes) -> request::Builder {
+    let (Some(method), Some(url)) = (request.method_ref(), request.uri_ref()) else {
+        // The URL is none, which is told when it is sent.
+        return request;
+    };
+    let words = [method.as_str(), url.path()];
+    let headers = request.headers_ref().into_iter().flat_map(pairs);
+    let guard = Guard::of(&words, headers, Some(body_crc([&body[..]])));
+    request.header(GUARD, guard.to_string())
 }
 
-/// The CRC that the body of an answer must have, whose head is sound. None of one that has no guard: something else
-/// listens there, or what was damaged is the name of that header.
-fn checked_head(response: &reqwest::Response) -> Result<Option<u32>, Damaged> {
+/// Whether an answer is what was sent. One that has no guard passes: something else listens there, or what was damaged
+/// is the name of that header.
+fn check(response: &Response<Bytes>) -> Result<(), Damaged> {
     let Some(text) = response.headers().get(GUARD) else {
-        return Ok(None);
+        return Ok(());
     };
     let guard: Guard = text.to_str().map_err(|_| Damaged::Missing)?.parse()?;
-    guard.check_head(&[response.status().as_str()], pairs(response.headers()))
+    let status = response.status();
+    let Some(expected) = guard.check_head(&[status.as_str()], pairs(response.headers()))? else {
+        return Ok(());
+    };
+    let mut crc = BodyCrc::default();
+    crc.update(response.body());
+    crc.check(expected)
 }
 
 fn at(url: &str, path: &str) -> String {
     format!("{}{path}", url.trim_end_matches('/'))
-}
-
-fn with_body(request: reqwest::RequestBuilder, body: &impl Serialize) -> reqwest::RequestBuilder {
-    let body = serde_json::to_vec(body).expect("plain fields");
-    request.header(CONTENT_TYPE, "application/json").body(body)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemark_engine::{Database, EngineError, Opened, Strand};
+use tidemark_engine::{Database, EngineError, Opened, Strand, wait_on};
 use tidemark_protocol::render::Rendered;
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
@@ -344,12 +344,14 @@ impl Line {
 
     /// The hash of each page in the files, at a known position or not. Blocks. `None` if the writer stopped.
     pub(crate) fn page_hashes(&self) -> Option<Vec<u64>> {
-        self.ask(|writer| writer.page_hashes()).blocking_recv().ok()
+        let hashes = self.ask(|writer| writer.page_hashes());
+        wait_on(&*self.context.environment.threads, hashes).ok()
     }
 
     /// A page in the files, at a known position or not. Blocks.
     pub(crate) fn page(&self, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, EngineError> {
-        let read = self.ask(move |writer| writer.page(page)).blocking_recv();
+        let read = self.ask(move |writer| writer.page(page));
+        let read = wait_on(&*self.context.environment.threads, read);
         read.unwrap_or_else(|_| Err(self.stopped()))
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
+use tidemark_net::TcpConnector;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::CreateDatabase;
 use tidemark_protocol::render::{RowShape, ValueForm};
@@ -84,6 +85,8 @@ async fn try_start(directory: &Path) -> Result<Arc<Primary>, PrimaryError> {
         threads: Arc::new(OnTokio(Handle::current())),
         clock: Arc::new(Fixed::default()),
         random: Arc::new(Fixed::default()),
+        connector: Arc::new(TcpConnector),
+        slow_disk: None,
     };
     let mut registry = Registry::default();
     Primary::start(config, environment, &mut registry).await

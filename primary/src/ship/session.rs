@@ -22,6 +22,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use tidemark_engine::wait_on;
 use tidemark_protocol::stream::{FollowerMessage, SourceMessage, StreamError};
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Regions, Term};
 use tokio::sync::{mpsc, watch};
@@ -461,9 +462,10 @@ impl<'a> Session<'a> {
                     return;
                 };
                 let source = Arc::clone(line.database());
+                let threads = Arc::clone(&context.environment.threads);
                 context.environment.threads.run(Box::new(move || {
                     let deliver = |piece: Option<SourceMessage>| {
-                        piece.is_none_or(|piece| pieces.blocking_send(piece).is_ok())
+                        piece.is_none_or(|piece| wait_on(&*threads, pieces.send(piece)).is_ok())
                     };
                     if let Err(error) = image::send(&source, term, &hashes, deliver) {
                         tracing::error!(%database, %error, "cannot read a state to send");

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
+use tidemark_net::TcpConnector;
 use tidemark_primary::{Environment, Primary, PrimaryConfig, PrimaryError};
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{Answer, CreateDatabase};
@@ -95,6 +96,8 @@ pub(crate) async fn start_registered(
         threads: Arc::new(TokioThreads(tokio::runtime::Handle::current())),
         clock: Arc::new(SystemClock),
         random: Arc::new(Counting(AtomicU64::new(random << 32))),
+        connector: Arc::new(TcpConnector),
+        slow_disk: None,
     };
     Primary::start(config, environment, registry).await
 }

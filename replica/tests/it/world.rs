@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
+use tidemark_net::TcpConnector;
 use tidemark_protocol::env::Random;
 use tidemark_protocol::node::{Answer, Node};
 use tidemark_protocol::render::{RowShape, ValueForm};
@@ -94,10 +95,11 @@ impl World {
         config.queue_bytes_max = 256 << 10;
         config.idle_wait = self.idle_wait;
         config.silence_slack = Duration::from_millis(1500);
-        let environment = Environment::new(
-            Arc::new(SpawnedThreads),
-            Arc::new(Counter(AtomicU64::new(1))),
-        );
+        let environment = Environment {
+            threads: Arc::new(SpawnedThreads),
+            random: Arc::new(Counter(AtomicU64::new(1))),
+            connector: Arc::new(TcpConnector),
+        };
         self.registry = Registry::default();
         let replica = Replica::start(config, environment, &mut self.registry)
             .await

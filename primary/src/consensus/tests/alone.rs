@@ -256,7 +256,7 @@ async fn a_log_of_another_node_is_not_opened() {
     start(directory.path()).await.0.stop().await;
     let mut config = config(directory.path());
     config.node = NodeId(2);
-    let opened = Consensus::start(config, Arc::new(NoTransport), Recorder::default()).await;
+    let opened = Consensus::start(config, disk(), Arc::new(NoTransport), Recorder::default()).await;
     let error = opened.expect_err("another's log");
     assert!(
         matches!(error, ConsensusError::ForeignLog { .. }),
@@ -273,7 +273,7 @@ async fn a_purged_log_without_the_file_of_what_is_durable_is_not_opened() {
     consensus.stop().await;
     std::fs::remove_file(directory.path().join("applied")).unwrap();
     let config = config(directory.path());
-    let opened = Consensus::start(config, Arc::new(NoTransport), Recorder::default()).await;
+    let opened = Consensus::start(config, disk(), Arc::new(NoTransport), Recorder::default()).await;
     let error = opened.expect_err("a gap");
     assert!(matches!(error, ConsensusError::Gap { .. }), "{error}");
 }
@@ -284,7 +284,8 @@ async fn unusable_settings_are_named_all_at_once() {
     let mut config = config(directory.path());
     config.log_segment_bytes = 1;
     config.election_max = config.election_min;
-    let started = Consensus::start(config, Arc::new(NoTransport), Recorder::default()).await;
+    let started =
+        Consensus::start(config, disk(), Arc::new(NoTransport), Recorder::default()).await;
     let error = started.expect_err("unusable").to_string();
     for part in ["segments of 1 bytes", "election"] {
         assert!(error.to_lowercase().contains(part), "{part} in {error}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::raft::VoteRequest;
+use tidemark_engine::Threads;
 use tidemark_protocol::{
     DatabaseId, Epoch, Incarnation, NodeId, PAGE_SIZE, PageNo, Position, Seq, StateChecksum, Term,
     Transaction, TransactionBuilder, TransactionHeader,
@@ -132,6 +133,20 @@ pub(super) fn config(directory: &Path) -> ConsensusConfig {
     ConsensusConfig::new(directory.to_owned(), NodeId(1), incarnation(NodeId(1)))
 }
 
+/// Files as they are, worked on by this runtime's threads.
+pub(super) fn disk() -> Disk {
+    struct Blocking;
+    impl Threads for Blocking {
+        fn run(&self, job: Box<dyn FnOnce() + Send>) {
+            drop(tokio::task::spawn_blocking(job));
+        }
+    }
+    Disk {
+        threads: Arc::new(Blocking),
+        slow: None,
+    }
+}
+
 /// The incarnation of a voter whose disk was never lost.
 pub(super) fn incarnation(node: NodeId) -> Incarnation {
     Incarnation(u128::from(node.0) << 64 | 7)
@@ -152,7 +167,7 @@ pub(super) async fn start(directory: &Path) -> (Consensus, Recorder, Term) {
 pub(super) async fn start_with(config: ConsensusConfig) -> (Consensus, Recorder, Term) {
     let recorder = Recorder::default();
     let node = config.node;
-    let consensus = Consensus::start(config, Arc::new(NoTransport), recorder.clone())
+    let consensus = Consensus::start(config, disk(), Arc::new(NoTransport), recorder.clone())
         .await
         .unwrap();
     let members = vec![(node, member(node))];

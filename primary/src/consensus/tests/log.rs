@@ -31,7 +31,7 @@ fn store(directory: &Path) -> LogStore {
         cache_entries: 100,
         segment_bytes: 1 << 20,
     };
-    LogStore::open(&options, Fence::default(), Failure::new()).unwrap()
+    LogStore::open(&options, None, Fence::default(), Failure::new()).unwrap()
 }
 
 fn at(term: u64, index: u64) -> LogId {
@@ -71,6 +71,7 @@ fn openraft_suite_passes() {
                 Recorder::default(),
                 Applied::default(),
                 directory.path().join("applied"),
+                disk(),
                 Signals {
                     applied_term: watch::Sender::new(Term(0)),
                     persists: watch::Sender::new(Persists::default()),
@@ -170,7 +171,7 @@ async fn a_damaged_byte_in_the_middle_is_not_opened() {
         cache_entries: 0,
         segment_bytes: 1 << 20,
     };
-    let opened = LogStore::open(&options, Fence::default(), Failure::new());
+    let opened = LogStore::open(&options, None, Fence::default(), Failure::new());
     assert!(
         matches!(opened, Err(ConsensusError::Log { .. })),
         "{opened:?}"
@@ -218,13 +219,13 @@ async fn a_vote_closes_the_fence_and_survives() {
         segment_bytes: 1 << 20,
     };
     let fence = Fence::default();
-    let mut log = LogStore::open(&options, fence.clone(), Failure::new()).unwrap();
+    let mut log = LogStore::open(&options, None, fence.clone(), Failure::new()).unwrap();
     assert!(fence.holds(Term(4)));
     log.save_vote(&CellVote::new(5, 2)).await.unwrap();
     assert!(!fence.holds(Term(4)) && fence.holds(Term(5)));
     log.close();
     let reopened = Fence::default();
-    let mut log = LogStore::open(&options, reopened.clone(), Failure::new()).unwrap();
+    let mut log = LogStore::open(&options, None, reopened.clone(), Failure::new()).unwrap();
     assert_eq!(log.read_vote().await.unwrap(), Some(CellVote::new(5, 2)));
     assert_eq!(reopened.newest(), Term(5));
 }

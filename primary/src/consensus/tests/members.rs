@@ -396,7 +396,12 @@ async fn a_voter_on_another_disk_takes_no_part() {
         incarnation: Incarnation(99),
         ..voter_config(root.path(), lost)
     };
-    let started = Consensus::start(copied.clone(), Arc::new(NoTransport), Recorder::default());
+    let started = Consensus::start(
+        copied.clone(),
+        disk(),
+        Arc::new(NoTransport),
+        Recorder::default(),
+    );
     let error = started.await.expect_err("another incarnation");
     let ConsensusError::OtherIncarnation { got, expected, .. } = error else {
         panic!("{error}");

@@ -67,7 +67,7 @@ fn state_machine(directory: &Path) -> (StateMachine, Recorder) {
         failure: Failure::new(),
     };
     let applied = Applied::read(&path).unwrap();
-    let machine = StateMachine::new(NodeId(1), recorder.clone(), applied, path, signals);
+    let machine = StateMachine::new(NodeId(1), recorder.clone(), applied, path, disk(), signals);
     (machine, recorder)
 }
 

@@ -168,7 +168,7 @@ pub(super) async fn start_voter(wires: &Wires, config: ConsensusConfig) -> Recor
         node,
         wires: wires.clone(),
     });
-    let voter = Consensus::start(config, end, recorder.clone())
+    let voter = Consensus::start(config, disk(), end, recorder.clone())
         .await
         .unwrap();
     wires.0.voters.lock().unwrap().insert(node, voter);

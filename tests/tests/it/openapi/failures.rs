@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tidemark_gateway::{GatewayConfig, Handles, Identity, Limits, Metrics, ServeConfig};
+use tidemark_net::TcpConnector;
 use tidemark_protocol::env::{Clock, Random};
 use tidemark_protocol::node::{
     CreateDatabase, DatabaseInfo, DatabaseList, DatabaseReplicas, EditDatabase, ListDatabases,
@@ -136,6 +137,7 @@ async fn serve(kind: FailureKind) -> Api {
     let handles = Handles {
         random: Arc::new(Still),
         clock: Arc::new(Still),
+        connector: Arc::new(TcpConnector),
         metrics: Metrics::register(&mut registry),
         registry: Arc::new(registry),
     };
