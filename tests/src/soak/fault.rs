@@ -185,10 +185,15 @@ impl Fault {
     }
 }
 
-/// Has all nodes break a promise from now on, until they are started again.
+/// Has all nodes break a promise from now on, until they are started again. Replicas are late from then on: one that
+/// has everything before anybody asks for it keeps promises by chance.
 pub(super) async fn sabotage(cell: &mut Cell, point: &'static str) {
     for node in cell.nodes_mut() {
         let (name, actions) = (point, "return");
         node.tell(&Point::Set { name, actions }).await;
+    }
+    for replica in &mut cell.replicas {
+        let (name, actions) = ("replica::before_apply", "sleep(150)");
+        replica.tell(&Point::Set { name, actions }).await;
     }
 }
