@@ -17,7 +17,7 @@ mod search;
 mod stream;
 mod watched;
 
-use std::io;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -302,14 +302,12 @@ impl Forwarder {
 /// Whether nothing came back. A refused connection is a sign of life of the machine: were the process gone as
 /// well, the connection that the request went out on would have broken.
 fn is_silence(error: &HttpError) -> bool {
-    match error {
-        HttpError::Late { .. } => true,
-        HttpError::Connect(_) => !matches!(
-            error.io_kind(),
-            Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
-        ),
-        // Something came back.
-        _ => false,
+    if error.is_connect() {
+        let refused = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
+        !error.io_kind().is_some_and(|kind| refused.contains(&kind))
+    } else {
+        // Of anything else something came back, or somebody ended the connection.
+        matches!(error, HttpError::Late { .. })
     }
 }
 

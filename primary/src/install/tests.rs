@@ -290,6 +290,8 @@ async fn database_deleted_while_it_is_replaced_does_not_come_back() {
         async move { databases.replace(arrival, copy).await }
     });
     gate.keeps_one().await;
+    // The removal of the files, which overtakes the opening.
+    gate.allow(1);
     databases.remove(DATABASE).await.unwrap();
     gate.open();
     let replaced = tokio::time::timeout(DEADLINE, replacing).await.unwrap();
