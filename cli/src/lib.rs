@@ -10,9 +10,9 @@ mod caches;
 mod cell;
 mod config;
 mod dev;
-mod handles;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod handles;
 mod health;
 mod home;
 mod logging;

@@ -72,7 +72,9 @@ pub(crate) fn values(database: &Path, sql: &str) -> Result<Vec<Vec<Sql>>, String
         .expect("start sqlite3");
     let mut input = process.stdin.take().expect("its input is piped");
     // It ends at the first failure, and reads no further.
-    let _ = input.write_all(format!("BEGIN;\n{sql}\n;COMMIT;\n").as_bytes());
+    // The text of a schema ends where its statement does: a line end only where a comment might need one.
+    let end = if sql.contains("--") { "\n;" } else { ";" };
+    let _ = input.write_all(format!("BEGIN;\n{sql}{end}COMMIT;\n").as_bytes());
     drop(input);
     let output = process.wait_with_output().expect("sqlite3 ends");
     if !output.status.success() {

@@ -149,6 +149,7 @@ async fn run(file: &Path, engine: Engine, form: Form) -> usize {
     runner.with_column_validator(same_types);
     let records = parse_file(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut count = 0;
+    let mut differs = Vec::new();
     for record in records {
         if matches!(record, Record::Halt { .. }) {
             break;
@@ -164,9 +165,10 @@ async fn run(file: &Path, engine: Engine, form: Form) -> usize {
             Record::Query { .. } | Record::Statement { .. }
         ));
         if let Err(error) = runner.run_async(record).await {
-            panic!("{error}");
+            differs.push(error.to_string());
         }
     }
+    assert!(differs.is_empty(), "{}", differs.join("\n"));
     count
 }
 

@@ -86,8 +86,8 @@ async fn compare(
     asked: &mut Vec<String>,
     counts: &mut Counts,
 ) {
-    let theirs = shown(sqlite.ask(&statement.sql).await, statement.ordered);
-    let ours = shown(node.ask(&statement.sql).await, statement.ordered);
+    let theirs = shown(sqlite.ask(&statement.sql).await, statement);
+    let ours = shown(node.ask(&statement.sql).await, statement);
     counts.statements += 1;
     let same = match (&theirs, &ours) {
         (Ok(theirs), Ok(ours)) => theirs == ours,
@@ -111,11 +111,17 @@ async fn compare(
     }
 }
 
-/// The rows as text, by themselves in order if the statement gives none.
-fn shown(answer: Answer, ordered: bool) -> Result<Vec<String>, String> {
-    let line = |row: &Vec<Value>| row.iter().map(literal).collect::<Vec<_>>().join(", ");
+/// The rows as text, by themselves in order if the statement gives none. Whole numbers of REAL columns are integers to
+/// RETURNING in some versions of SQLite (3.40 among them): there the two are not told apart.
+fn shown(answer: Answer, statement: &Statement) -> Result<Vec<String>, String> {
+    let returns = statement.sql.contains(" RETURNING ");
+    let value = |value: &Value| match value {
+        Value::Integer(integer) if returns => literal(&Value::Real(*integer as f64)),
+        value => literal(value),
+    };
+    let line = |row: &Vec<Value>| row.iter().map(value).collect::<Vec<_>>().join(", ");
     let mut lines: Vec<String> = answer?.iter().map(line).collect();
-    if !ordered {
+    if !statement.ordered {
         lines.sort_unstable();
     }
     Ok(lines)
