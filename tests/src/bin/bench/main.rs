@@ -1,13 +1,8 @@
 //! Measures Tidemark beside what bounds it, in one run, on one machine.
 //!
 //! ```text
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- http
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- cell
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- lag
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- read-your-writes
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- rate-limiter
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- footprint
-//! cargo run --release -p tidemark-tests --bin tidemark-bench -- density
+//! cargo build --release -p tidemark-cli -p tidemark-tests --bins
+//! target/release/tidemark-bench http
 //! ```
 //!
 //! Figures are for comparing lines of one run with each other: machines are shared and noisy. Servers run
@@ -40,6 +35,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+/// As in the program that is measured: the handlers beside it have no other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Tidemark beside what bounds it.
 #[derive(Parser)]

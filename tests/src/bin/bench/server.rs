@@ -40,12 +40,12 @@ impl Drop for Empty {
     }
 }
 
-/// The node program that was built beside this one.
+/// The program as users have it, which was built beside this one.
 pub(crate) fn node_program() -> anyhow::Result<String> {
-    let path: PathBuf = std::env::current_exe()?.with_file_name("tidemark-node");
+    let path: PathBuf = std::env::current_exe()?.with_file_name("tidemark");
     anyhow::ensure!(
         path.exists(),
-        "{} is missing: build it with `cargo build --release -p tidemark-tests`",
+        "{} is missing: build it with `cargo build --release -p tidemark-cli -p tidemark-tests --bins`",
         path.display()
     );
     Ok(path.to_string_lossy().into_owned())
