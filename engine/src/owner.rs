@@ -181,6 +181,12 @@ impl Owner {
         pending.or(self.acknowledged)
     }
 
+    /// Has `pulse` called every now and then, some hundred steps apart, while statements run, by the thread that
+    /// runs them: for what must not wait until they end. It can be set once.
+    pub fn set_pulse(&self, pulse: impl Fn() + Send + 'static) {
+        self.sql.connection().set_pulse(Box::new(pulse));
+    }
+
     /// Runs statements as one transaction on top of the tip. The change stays in memory, invisible to
     /// readers, until acknowledged. `None`: nothing was written; the answer depends on the tip.
     ///

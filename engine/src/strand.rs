@@ -45,6 +45,8 @@ pub struct Strand<T> {
 struct Inner<T> {
     threads: Arc<dyn Threads>,
     jobs_max: usize,
+    /// Called with the value at the end of each turn.
+    rest: fn(&mut T),
     state: Mutex<State<T>>,
 }
 
@@ -78,6 +80,17 @@ impl<T> fmt::Debug for Strand<T> {
 impl<T: Send + 'static> Strand<T> {
     /// Makes `value` an actor whose queue holds `jobs_max` jobs of [`Strand::try_post`].
     pub fn new(value: T, threads: Arc<dyn Threads>, jobs_max: usize) -> Self {
+        Self::with_rest(value, threads, jobs_max, |_| {})
+    }
+
+    /// The same for a value that puts things off from job to job: `rest` is called when its thread is about to
+    /// leave it, because no job waits or because others are let in. The next may be long in coming.
+    pub fn with_rest(
+        value: T,
+        threads: Arc<dyn Threads>,
+        jobs_max: usize,
+        rest: fn(&mut T),
+    ) -> Self {
         let state = State {
             value: Some(value),
             jobs: VecDeque::new(),
@@ -88,6 +101,7 @@ impl<T: Send + 'static> Strand<T> {
             inner: Arc::new(Inner {
                 threads,
                 jobs_max,
+                rest,
                 state: Mutex::new(state),
             }),
         }
@@ -161,6 +175,9 @@ impl<T: Send + 'static> Inner<T> {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&mut value))) {
                 return this.poison(&*panic);
             }
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (this.rest)(&mut value))) {
+            return this.poison(&*panic);
         }
         let mut state = this.state();
         state.value = Some(value);

@@ -1,7 +1,8 @@
 //! A connection: opening it over a virtual WAL, its bounds, its counters, its errors.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -47,6 +48,15 @@ pub(crate) enum Stopped {
     Budget,
 }
 
+/// Called every now and then while statements run.
+struct Pulse(Box<dyn Fn() + Send>);
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pulse")
+    }
+}
+
 /// What the callbacks of a connection see. Shared with its statements, so that it outlives them.
 #[derive(Debug, Default)]
 pub(super) struct Context {
@@ -61,6 +71,7 @@ pub(super) struct Context {
     steps_max: Cell<Option<u64>>,
     steps: Cell<u64>,
     stopped: Cell<Option<Stopped>>,
+    pulse: OnceCell<Pulse>,
 }
 
 /// Frames of the WAL, and frames of them in the database file, after a checkpoint. -1: unknown.
@@ -295,6 +306,11 @@ impl Connection {
         self.context.steps_max.set(None);
     }
 
+    /// Has `pulse` called every [`PROGRESS_STEPS`] steps, on the thread that runs the statement. Once for all.
+    pub(crate) fn set_pulse(&self, pulse: Box<dyn Fn() + Send>) {
+        let _ = self.context.pulse.set(Pulse(pulse));
+    }
+
     /// Accounts for a finished statement's steps: those the progress handler did not see included.
     /// Says whether the bounds are passed.
     pub(crate) fn check_bounds(&self, steps_before: u64, statement_steps: u64) -> Option<Stopped> {
@@ -438,6 +454,11 @@ unsafe extern "C" fn x_progress(context: *mut c_void) -> c_int {
     // SAFETY: `set_up` passed the connection's context, which the connection and every statement keep
     // alive; SQLite calls this on the thread that runs the statement.
     let context = unsafe { &*context.cast::<Context>() };
+    if let Some(Pulse(pulse)) = context.pulse.get()
+        && catch_unwind(AssertUnwindSafe(pulse)).is_err()
+    {
+        return 1;
+    }
     if context.internal.get() {
         return 0;
     }

@@ -89,6 +89,28 @@ fn an_idle_strand_asks_for_no_thread_and_a_busy_one_lets_others_in() {
     assert!(busy.is_empty());
 }
 
+/// What is put off from job to job must not wait behind other strands.
+#[test]
+fn a_value_is_told_when_its_thread_leaves_it() {
+    let threads = Arc::new(ByHand::default());
+    // Jobs since the last rest, and what they were at each.
+    let strand = Strand::with_rest((0, Vec::new()), threads.clone(), 1000, |(jobs, rests)| {
+        rests.push(std::mem::take(jobs));
+    });
+    for _ in 0..50 {
+        strand.try_post(|(jobs, _)| *jobs += 1).unwrap();
+    }
+    while threads.run_one() {}
+    let (send, receive) = mpsc::channel();
+    strand
+        .post(move |(_, rests)| send.send(rests.clone()).unwrap())
+        .unwrap();
+    while threads.run_one() {}
+    let rests: Vec<i32> = receive.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(rests.iter().sum::<i32>(), 50);
+    assert_eq!(rests.len(), 2, "one per turn");
+}
+
 #[test]
 fn a_panic_poisons_and_drops_what_waits() {
     let threads = Arc::new(ByHand::default());

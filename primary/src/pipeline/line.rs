@@ -134,7 +134,12 @@ impl Line {
                 id,
                 database,
                 durable,
-                strand: Strand::new(writer, threads, writes_in_flight_max),
+                strand: Strand::with_rest(
+                    writer,
+                    threads,
+                    writes_in_flight_max,
+                    Writer::propose_held,
+                ),
                 inbox: Mutex::default(),
                 newest: Mutex::default(),
                 damaged: AtomicBool::new(false),
@@ -232,7 +237,6 @@ impl Line {
                     spans.enter(Stage::Execute);
                     writer.execute(&request, after, term, deadline.into_std(), answer, spans);
                 }
-                writer.propose_if_due();
             }
         };
         self.strand.try_post(job).map_err(|_| {
@@ -383,15 +387,26 @@ impl Line {
         self.ask(|_| ()).await.is_ok()
     }
 
-    /// Keeps the writer from its work until what this gives is dropped.
+    /// Keeps the writer from its work, once it has come to this, until what this gives is dropped.
     #[cfg(test)]
-    pub(crate) fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
+    pub(crate) async fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
         let (held, released) = std::sync::mpsc::channel();
+        let (done, holds) = oneshot::channel();
         self.post(move |_| {
+            let _ = done.send(());
             // Nothing is ever sent.
             let _ = released.recv();
         });
+        holds.await.expect("the writer works");
         held
+    }
+
+    /// Resolves when so many jobs wait for the writer. One that runs is none of them.
+    #[cfg(test)]
+    pub(crate) async fn has_queued(&self, count: usize) {
+        while self.strand.len() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Whether its files failed, or do not hold what they should: nothing may be answered from them.
@@ -402,11 +417,6 @@ impl Line {
     /// See [`Line::is_damaged`]. For good: a new start looks again.
     pub(crate) fn mark_damaged(&self) {
         self.damaged.store(true, Ordering::Release);
-    }
-
-    /// Whether no job waits for the writer.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.strand.is_empty()
     }
 
     fn ask<A: Send + 'static>(

@@ -4,8 +4,8 @@
 //! 2. [`Writer::execute`] runs the statements on top of the newest state, acknowledged or not. The
 //!    overlay WAL yields the changed pages as an encoded transaction: base, next, pages, answer.
 //! 3. The transaction is proposed under the term in which it was made, and the writer goes on with the
-//!    next request: no write waits for the one before it. If that is there already, both are proposed
-//!    together ([`Writer::propose_held`]).
+//!    next request: no write waits for the one before it. If that is there already, and short, both are
+//!    proposed together ([`held`]).
 //! 4. Consensus makes it durable on a majority and hands it to [`crate::machine`], which checks
 //!    `base == committed` and gives it to the database's line. Replicas get it at the same moment.
 //! 5. [`Writer::commit`] flushes all that has been committed meanwhile to the real WAL, in one go: from
@@ -21,6 +21,7 @@
 //! built on the refused state; the writer then waits for what was proposed before, discards the rest
 //! and starts again from what is committed.
 
+mod held;
 mod line;
 mod remembered;
 mod spans;

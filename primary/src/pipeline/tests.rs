@@ -20,6 +20,7 @@ use tidemark_protocol::{
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::Line;
 use crate::cell::{Environment, Primary, PrimaryError};
@@ -129,6 +130,24 @@ pub(crate) async fn write(
 ) -> Result<Position, FailureKind> {
     let written = line.write(request(line.id(), sql), Seq::ZERO, term).await;
     written.map(|w| w.position).map_err(|failure| failure.kind)
+}
+
+/// The same by the way, within `deadline`.
+fn spawn_write(
+    line: &Arc<Line>,
+    sql: &'static str,
+    term: Term,
+    deadline: Duration,
+) -> JoinHandle<Result<Position, FailureKind>> {
+    let line = Arc::clone(line);
+    let request = Execute {
+        deadline,
+        ..request(line.id(), sql)
+    };
+    tokio::spawn(async move {
+        let written = line.write(request, Seq::ZERO, term).await;
+        written.map(|w| w.position).map_err(|failure| failure.kind)
+    })
 }
 
 /// The term in which it serves, later than `before`.
@@ -283,12 +302,53 @@ async fn plain_read_claims_to_miss_nothing_only_if_readers_see_all_that_was_comm
     assert!(line.drained().await);
     let plain = || request(line.id(), "SELECT count(*) FROM t");
     assert_eq!(staleness(&primary, plain()).await, Some(Duration::ZERO));
-    let held = line.hold_writer();
+    let held = line.hold_writer().await;
     propose(&primary, term, &chain[1]).await;
     assert_eq!(staleness(&primary, plain()).await, None);
     drop(held);
     assert!(line.drained().await);
     assert_eq!(staleness(&primary, plain()).await, Some(Duration::ZERO));
+    drop(line);
+    primary.stop().await;
+}
+
+/// What never ends by itself.
+const ENDLESS: &str =
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
+
+/// Where a write leads is decided by the log, not by how long others run that came after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_is_proposed_though_the_next_request_runs_and_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    let before = write(&line, TABLE, term).await.unwrap();
+    let held = line.hold_writer().await;
+    let mut writes = Vec::new();
+    for queued in 1..=2 {
+        writes.push(spawn_write(&line, INSERT, term, DEADLINE));
+        line.has_queued(queued).await;
+    }
+    let endless = spawn_write(&line, ENDLESS, term, DEADLINE / 4);
+    line.has_queued(3).await;
+    drop(held);
+    let both_committed = async {
+        while line
+            .newest()
+            .is_none_or(|newest| newest.seq.0 < before.seq.0 + 2)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE / 5, both_committed)
+        .await
+        .unwrap();
+    assert!(!endless.is_finished());
+    assert_eq!(endless.await.unwrap(), Err(FailureKind::Deadline));
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
     drop(line);
     primary.stop().await;
 }

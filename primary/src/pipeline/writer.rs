@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,11 +18,12 @@ use tidemark_protocol::{
 };
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::held::Held;
 use super::line::{Line, Written, unknown};
 use super::remembered::Remembered;
-use super::spans::{self, Spans};
+use super::spans::Spans;
 use crate::cell::Environment;
-use crate::consensus::{Command, Consensus, Proposed};
+use crate::consensus::Consensus;
 use crate::databases::HighestProposed;
 use crate::metrics::{DatabaseMeter, Metrics, Stage};
 use crate::ship::recent::Recent;
@@ -34,8 +34,8 @@ const CHECKPOINT_FRAMES: u32 = 4_000;
 const RESTART_FRAMES: u32 = 8_000;
 /// The `result` array of a repeated request whose first answer was too long to keep.
 const NOT_KEPT: Bytes = Bytes::from_static(b"[]");
-/// Transactions that are proposed together at most: the first of them waits for the others.
-const PROPOSED_TOGETHER_MAX: usize = 8;
+/// What an execution may take for another to be expected that takes no longer.
+const SHORT_MAX: Duration = Duration::from_micros(500);
 /// Wait before a client should retry what a moment will mend.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -94,18 +94,6 @@ struct InFlight {
     spans: Spans,
 }
 
-/// A transaction that is about to be proposed.
-#[derive(Debug)]
-struct Held {
-    /// In which it was made.
-    term: Term,
-    /// Where it leads.
-    up_to: Position,
-    transaction: Transaction,
-    /// The span to tell of its commit in.
-    stage: tracing::Span,
-}
-
 /// Committed transactions did not reach the files.
 #[derive(Debug)]
 enum FlushError {
@@ -129,8 +117,8 @@ pub(crate) struct Writer {
     database: Arc<Database>,
     directory: PathBuf,
     in_flight: VecDeque<InFlight>,
-    /// The last of those, which are proposed together: not for longer than other jobs wait to be next.
-    held: Vec<Held>,
+    /// The last of those, which are proposed together. Shared with the pulse of the statements that run.
+    held: Arc<Mutex<Held>>,
     /// A proposal was refused or lost: nothing new begins until what was proposed before it is
     /// settled and the overlay is discarded.
     stalled: bool,
@@ -155,12 +143,16 @@ impl Writer {
         proposed: HighestProposed,
         context: Arc<PipelineContext>,
     ) -> Self {
+        let held = Held::new(line.clone(), Arc::clone(&context));
+        let held = Arc::new(Mutex::new(held));
+        let while_running = Arc::clone(&held);
+        owner.set_pulse(move || lock(&while_running).propose_if_overdue());
         Self {
             line,
             owner,
             directory,
             in_flight: VecDeque::new(),
-            held: Vec::new(),
+            held,
             stalled: false,
             deleted: false,
             retired: false,
@@ -183,13 +175,16 @@ impl Writer {
         waiter: Waiter,
         spans: Spans,
     ) {
+        // This may take long, and the next, and nobody knows how many there are.
+        self.held().propose_if_overdue();
         let Some(waiter) = self.earlier_try(request.request, waiter) else {
             spans.repeated();
             return;
         };
         let began = Instant::now();
         let ran = self.run(request, after, term, deadline);
-        self.context.metrics.stage(Stage::Execute, began.elapsed());
+        let took = began.elapsed();
+        self.context.metrics.stage(Stage::Execute, took);
         match ran {
             Ok((rendered, transaction)) => {
                 self.propose(request.request, term, rendered, transaction, waiter, spans)
@@ -197,6 +192,14 @@ impl Writer {
             Err(failure) => self.refuse(failure, waiter, spans),
         }
         self.meter.overlay(self.owner.overlay_bytes());
+        let held = self.held();
+        // With nothing before them in flight there is no time to gain.
+        let alone = held.len() >= self.in_flight.len();
+        let due = alone || held.is_full() || took > SHORT_MAX;
+        drop(held);
+        if due {
+            self.propose_held();
+        }
     }
 
     /// Answers a request that failed: once what it saw is committed, if it says anything about that.
@@ -349,60 +352,25 @@ impl Writer {
             None => self.answer(),
             Some(transaction) => {
                 self.proposed.set(up_to.seq);
-                self.held.push(Held {
-                    term,
-                    up_to,
-                    transaction,
-                    stage,
-                });
+                self.held().push(term, up_to, transaction, stage);
             }
         }
     }
 
-    /// To be called after each execution: proposes what was executed unless another request is next, whose
-    /// transaction will go with it. Each proposal by itself wakes consensus, and is an append of its own.
-    pub(crate) fn propose_if_due(&mut self) {
-        let alone = self.held.len() >= self.in_flight.len();
-        let is_last = || self.line.upgrade().is_none_or(|line| line.is_idle());
-        if alone || self.held.len() >= PROPOSED_TOGETHER_MAX || is_last() {
-            self.propose_held();
-        }
+    fn held(&self) -> MutexGuard<'_, Held> {
+        lock(&self.held)
     }
 
-    /// Step 3. To be called before anything else than an execution.
+    /// Step 3. To be called before anything else than an execution, and before the writer rests.
     pub(crate) fn propose_held(&mut self) {
-        for held in std::mem::take(&mut self.held) {
-            // Nothing more is built on what is known to be refused; its own job comes later, and drops the rest.
-            if self.stalled {
-                return;
-            }
-            let Held {
-                term,
-                up_to,
-                transaction,
-                stage,
-            } = held;
-            let line = self.line.clone();
-            let dropped = Arc::new(AtomicBool::new(false));
-            let dropped_in_time = Arc::clone(&dropped);
-            fail::fail_point!("primary::before_propose");
-            let done = move |outcome: Proposed| {
-                let Some(line) = line.upgrade() else { return };
-                match outcome {
-                    // Step 4 brings it, in log order, through the state machine.
-                    Proposed::Committed { index } => return spans::committed(&stage, index),
-                    Proposed::Refused(_) => line.refused(up_to, "it was not taken into the log"),
-                    Proposed::Unknown => line.lost(up_to),
-                }
-                dropped.store(true, Ordering::Release);
-            };
-            match self.context.consensus.get() {
-                Some(consensus) => {
-                    consensus.propose(term, Command::Transaction(transaction), done);
-                }
-                None => done(Proposed::Unknown),
-            }
-            self.stalled |= dropped_in_time.load(Ordering::Acquire);
+        let mut held = lock(&self.held);
+        // Nothing more is built on what is known to be refused; its own job comes later, and drops the rest.
+        self.stalled |= held.is_refused();
+        if self.stalled {
+            held.drop_all();
+        } else {
+            held.propose();
+            self.stalled = held.is_refused();
         }
     }
 
@@ -690,6 +658,11 @@ impl Writer {
         }
         Ok(self.owner.durable())
     }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock()
+        .expect("a proposal that panicked ended the writer")
 }
 
 fn run_under<S: ResultSink>(
