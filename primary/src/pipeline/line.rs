@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemark_engine::{Database, EngineError, Opened, Strand, wait_on};
+use tidemark_engine::{Database, EngineError, Opened, PostError, Strand, wait_on};
 use tidemark_protocol::render::Rendered;
 use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
@@ -239,18 +239,29 @@ impl Line {
                 }
             }
         };
-        self.strand.try_post(job).map_err(|_| {
-            Failure::new(
-                FailureKind::Overloaded,
-                "D1 DB is overloaded. Too many requests queued.",
-            )
-            .retry_after(Duration::from_millis(200))
-        })?;
+        match self.strand.try_post(job) {
+            Ok(()) => {}
+            Err(PostError::Full { .. }) => return Err(overloaded()),
+            Err(error) => {
+                self.writer_stopped(error);
+                return Err(shut_down());
+            }
+        }
         let result = tokio::time::timeout_at(deadline + GRACE, outcome).await;
         drop(permit);
         match result {
             Ok(Ok(result)) => result,
-            Ok(Err(_closed)) => Err(unknown(name, "the writer stopped")),
+            Ok(Err(_closed)) => {
+                // Perhaps nobody else asks anything of it who would notice.
+                if !self.drained().await {
+                    self.writer_stopped(PostError::Poisoned);
+                }
+                if claim.withdraw() {
+                    Err(shut_down())
+                } else {
+                    Err(unknown(name, "the writer stopped"))
+                }
+            }
             Err(_elapsed) if claim.withdraw() => Err(nothing_happened()),
             Err(_elapsed) => Err(unknown(name, "its deadline passed")),
         }
@@ -401,6 +412,12 @@ impl Line {
         held
     }
 
+    /// Has the writer panic.
+    #[cfg(test)]
+    pub(crate) fn break_writer(&self) {
+        self.post(|_| panic!("on purpose"));
+    }
+
     /// Resolves when so many jobs wait for the writer. One that runs is none of them.
     #[cfg(test)]
     pub(crate) async fn has_queued(&self, count: usize) {
@@ -431,18 +448,22 @@ impl Line {
         answer
     }
 
-    /// Queues what may not be refused. A writer that panicked is past all that: its database answers
-    /// nothing more and the process goes down with it.
+    /// Queues what may not be refused.
     fn post(&self, job: impl FnOnce(&mut Writer) + Send + 'static) {
         let job = move |writer: &mut Writer| {
             writer.propose_held();
             job(writer);
         };
         if let Err(error) = self.strand.post(job) {
-            self.mark_damaged();
-            let reason = format!("the writer of database {} stopped: {error}", self.id);
-            self.context.give_up(reason);
+            self.writer_stopped(error);
         }
+    }
+
+    /// The writer panicked: its database answers nothing more, and the process goes down with it.
+    fn writer_stopped(&self, error: PostError) {
+        self.mark_damaged();
+        let reason = format!("the writer of database {} stopped: {error}", self.id);
+        self.context.give_up(reason);
     }
 
     /// Whether one of these statements is known to write, by SQLite's own earlier verdict. Only a
@@ -476,6 +497,14 @@ fn hash(statement: &Statement) -> u64 {
     let mut hasher = DefaultHasher::new();
     statement.sql.hash(&mut hasher);
     hasher.finish()
+}
+
+fn overloaded() -> Failure {
+    Failure::new(
+        FailureKind::Overloaded,
+        "D1 DB is overloaded. Too many requests queued.",
+    )
+    .retry_after(Duration::from_millis(200))
 }
 
 pub(crate) fn shut_down() -> Failure {

@@ -352,3 +352,24 @@ async fn write_is_proposed_though_the_next_request_runs_and_runs() {
     drop(line);
     primary.stop().await;
 }
+
+/// What the writer was in the middle of, nobody knows: the node has to end and to recover from its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn writer_that_panics_takes_the_node_down_and_says_so_to_those_that_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    write(&line, TABLE, term).await.unwrap();
+    let held = line.hold_writer().await;
+    line.break_writer();
+    let behind = spawn_write(&line, INSERT, term, DEADLINE);
+    line.has_queued(2).await;
+    drop(held);
+    let behind = behind.await.unwrap();
+    assert_eq!(behind, Err(FailureKind::Unavailable), "nothing happened");
+    assert!(line.is_damaged());
+    assert!(primary.context.fatal.borrow().is_some());
+    let next = write(&line, INSERT, term).await;
+    assert_eq!(next, Err(FailureKind::Unavailable), "no passing shortage");
+}
