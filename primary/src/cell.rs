@@ -401,7 +401,8 @@ impl Primary {
             form: ValueForm::D1,
             rules: Rules::Request,
         };
-        line.write(request, Seq::ZERO, term).await
+        let expires = tokio::time::Instant::now() + CATALOGUE_DEADLINE;
+        line.write(request, Seq::ZERO, term, expires).await
     }
 
     /// Reads what is new in the catalogue, and drops the databases that it lists no more. On a follower too, which

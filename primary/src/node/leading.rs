@@ -8,7 +8,7 @@ use tidemark_protocol::{
     Bookmark, Catalogue, Delivered, Execute, Failure, FailureKind, Freshness, Position,
     ReadContract, Rules, Seq, Term,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::reading::Read;
 use super::{deadline, no_database};
@@ -23,15 +23,17 @@ impl Primary {
         request: Execute,
         term: Term,
     ) -> Result<Option<Answer>, Failure> {
+        // Everything below shares this time.
+        let expires = Instant::now() + request.deadline;
         let catalogue = self.catalogue().ok_or_else(not_leading)?;
         if catalogue.get(request.database).is_none() {
             return Err(no_database(&request.database.to_string()));
         }
         let line = self.line(request.database).await?;
-        let seen = match check_bookmark(&catalogue, &line, &request).await {
+        let seen = match check_bookmark(&catalogue, &line, &request, expires).await {
             // A deposed leader that has not heard of it must not call a newer state lost.
             Err(failure) if failure.kind == FailureKind::LostBookmark && self.has_peers() => {
-                if !self.leads(term, request.deadline).await {
+                if !self.leads(term, expires).await {
                     return Ok(None);
                 }
                 return Err(failure);
@@ -41,12 +43,12 @@ impl Primary {
         // A write finds out by itself: without a quorum it does not commit. Unless it writes nothing.
         let mut delivered = Delivered::default();
         if !goes_to_writer(&line, &request) {
-            match self.may_answer(&line, &request, term).await {
+            match self.may_answer(&line, &request, term, expires).await {
                 Some(met) => delivered = met,
                 None => return Ok(None),
             }
         }
-        let Some(written) = self.run(&line, request, seen, term).await? else {
+        let Some(written) = self.run(&line, request, seen, term, expires).await? else {
             return Ok(None);
         };
         if written.wrote || written.repeated {
@@ -68,16 +70,22 @@ impl Primary {
     }
 
     /// What a read gets that this node, which serves under `term`, answers as the leader. `None`: it may not.
-    async fn may_answer(&self, line: &Line, request: &Execute, term: Term) -> Option<Delivered> {
+    async fn may_answer(
+        &self,
+        line: &Line,
+        request: &Execute,
+        term: Term,
+        expires: Instant,
+    ) -> Option<Delivered> {
         let first_primary = request.read == ReadContract::FirstPrimary;
         let bounded = request.freshness != Freshness::Any;
         let plain = request.read == ReadContract::Primary;
         let (leads, proved) = if first_primary || request.freshness == Freshness::Linearizable {
-            (self.leads(term, request.deadline).await, true)
+            (self.leads(term, expires).await, true)
         } else if !self.has_peers() {
             (true, true)
         } else if plain || bounded {
-            (self.leads_by_lease(request, term).await, true)
+            (self.leads_by_lease(term, expires).await, true)
         } else {
             (true, false)
         };
@@ -87,7 +95,7 @@ impl Primary {
         let begun = Instant::now();
         // A replica may have shown what the readers here do not see yet.
         let sees_all = if first_primary || bounded {
-            let caught_up = timeout(request.deadline, line.caught_up()).await;
+            let caught_up = timeout_at(expires, line.caught_up()).await;
             caught_up.ok()?;
             true
         } else {
@@ -101,14 +109,15 @@ impl Primary {
     }
 
     /// Whether this node certainly still leads: nothing newer can have been acknowledged elsewhere.
-    async fn leads(&self, term: Term, within: Duration) -> bool {
-        let confirmed = self.consensus.confirm(within).await;
+    async fn leads(&self, term: Term, expires: Instant) -> bool {
+        let confirmed = self.consensus.confirm(left_until(expires)).await;
         self.still_leads(term, confirmed)
     }
 
     /// The same by the lease, without asking anybody.
-    async fn leads_by_lease(&self, request: &Execute, term: Term) -> bool {
-        let confirmed = self.consensus.confirm_by_lease(request.deadline).await;
+    async fn leads_by_lease(&self, term: Term, expires: Instant) -> bool {
+        let confirmed = self.consensus.confirm_by_lease(left_until(expires));
+        let confirmed = confirmed.await;
         self.still_leads(term, confirmed)
     }
 
@@ -129,9 +138,11 @@ impl Primary {
         request: Execute,
         seen: Seq,
         term: Term,
+        expires: Instant,
     ) -> Result<Option<Written>, Failure> {
         if !goes_to_writer(line, &request) {
-            match self.read(line, &request, &self.context.served_by).await {
+            let served_by = &self.context.served_by;
+            match self.read(line, &request, expires, served_by).await {
                 Ok(Read::Done(rendered, position)) => {
                     return Ok(Some(Written {
                         rendered,
@@ -146,13 +157,20 @@ impl Primary {
                 Err(failure) => return Err(failure),
             }
         }
-        let deadline = request.deadline;
-        let written = Box::pin(line.write(request, seen, term)).await?;
-        if !written.wrote && self.has_peers() && !self.leads(term, deadline).await {
+        let limit = request.deadline;
+        let written = Box::pin(line.write(request, seen, term, expires)).await?;
+        if !written.wrote && self.has_peers() && !self.leads(term, expires).await {
+            if Instant::now() >= expires {
+                return Err(deadline(limit));
+            }
             return Ok(None);
         }
         Ok(Some(written))
     }
+}
+
+fn left_until(expires: Instant) -> Duration {
+    expires.saturating_duration_since(Instant::now())
 }
 
 /// Whether not to try the readers: SQLite said before that it writes, or it is a file, which they do not take.
@@ -166,6 +184,7 @@ async fn check_bookmark(
     catalogue: &Catalogue,
     line: &Line,
     request: &Execute,
+    expires: Instant,
 ) -> Result<Seq, Failure> {
     let ReadContract::Bookmark(bookmark) = request.read else {
         return Ok(Seq::ZERO);
@@ -177,7 +196,7 @@ async fn check_bookmark(
     if behind(line.database().position()) {
         // A replica may have a committed transaction before the readers here do, and hand out its
         // bookmark. Its writer here has been told all the same.
-        timeout(request.deadline, line.drained())
+        timeout_at(expires, line.drained())
             .await
             .map_err(|_| deadline(request.deadline))?;
     }

@@ -28,15 +28,16 @@ pub(super) enum Read {
 }
 
 impl Primary {
-    /// Runs statements where the readers are, if SQLite says that they only read.
+    /// Runs statements where the readers are, if SQLite says that they only read, until `expires`.
     pub(super) async fn read(
         &self,
         line: &Arc<Line>,
         request: &Execute,
+        expires: tokio::time::Instant,
         served_by: &ServedBy,
     ) -> Result<Read, Failure> {
         let now = Instant::now();
-        let deadline = now + request.deadline;
+        let deadline = expires.into_std();
         let inline = Control {
             deadline: deadline.min(now + INLINE_PATIENCE),
             steps_max: Some(self.config.inline_steps_max),

@@ -78,15 +78,14 @@ impl Primary {
         let Some(line) = self.databases.wake(request.database).await else {
             return Ok(None);
         };
-        let left = Execute {
-            deadline: request.deadline.saturating_sub(begun.elapsed()),
-            ..request.clone()
-        };
         let served_by = ServedBy {
             primary: false,
             ..self.context.served_by.clone()
         };
-        match self.read(&line, &left, &served_by).await {
+        match self
+            .read(&line, request, begun + request.deadline, &served_by)
+            .await
+        {
             Ok(Read::Done(rendered, position)) => {
                 let behind = wanted.is_some_and(|wanted| !position.reached(&wanted));
                 let lost = wanted.is_some_and(|wanted| is_lost(position, wanted));

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::remembered::Remembered;
 use super::spans::Spans;
-use super::writer::{PipelineContext, Writer};
+use super::writer::{PipelineContext, Waiter, Writer};
 use crate::databases::HighestProposed;
 use crate::metrics::Stage;
 
@@ -71,6 +71,15 @@ impl Claim {
     }
 }
 
+/// Gives up a request when whoever wants the answer is gone. What has begun goes on.
+struct Asked(Arc<Claim>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
 /// One database on a primary.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -89,7 +98,7 @@ pub(crate) struct Line {
     deleted: AtomicBool,
     retired: AtomicBool,
     context: Arc<PipelineContext>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Reads that run on SQL threads: as many as there are readers.
     long_reads: Semaphore,
     writes_known: Mutex<HashSet<u64>>,
@@ -116,7 +125,7 @@ impl Line {
             .begin(database.id(), database.position().unwrap_or(durable));
         let writes_in_flight_max = context.writes_in_flight_max;
         let shared = Arc::clone(&context);
-        let permits = Semaphore::new(writes_in_flight_max);
+        let permits = Arc::new(Semaphore::new(writes_in_flight_max));
         let long_reads = Semaphore::new(context.readers_max);
         let threads = Arc::clone(&context.environment.threads);
         let id = database.id();
@@ -199,15 +208,15 @@ impl Line {
     }
 
     /// Runs statements as one transaction and answers once that is committed. Only under `term`, in which
-    /// the request was let in.
+    /// the request was let in, and until `expires`. Dropped before it has begun, it does not happen.
     pub(crate) async fn write(
         self: &Arc<Self>,
         request: Execute,
         after: Seq,
         term: Term,
+        expires: Instant,
     ) -> Result<Written, Failure> {
         let limit = request.deadline;
-        let deadline = Instant::now() + limit;
         let nothing_happened = || {
             Failure::new(
                 FailureKind::Deadline,
@@ -216,27 +225,27 @@ impl Line {
                 ),
             )
         };
-        // The permit is held until the outcome is known: it bounds the queue and the overlay alike.
-        let permit = tokio::time::timeout_at(deadline, self.permits.acquire())
+        // Held until the outcome is known, whoever still wants it: it bounds the queue and the overlay alike.
+        let permits = Arc::clone(&self.permits);
+        let permit = tokio::time::timeout_at(expires, permits.acquire_owned())
             .await
             .map_err(|_| nothing_happened())?
             .map_err(|_| shut_down())?;
         let claim = Claim::new();
+        let asked = Asked(Arc::clone(&claim));
         let (answer, outcome) = oneshot::channel();
+        let waiter = Waiter::new(answer, permit);
         let name = request.request;
         let metrics = Arc::clone(&self.context.metrics);
         let place = metrics.queue();
         let mut spans = Spans::begin(self.id, term, name);
         let queued = Instant::now();
-        let job = {
-            let claim = Arc::clone(&claim);
-            move |writer: &mut Writer| {
-                drop(place);
-                if claim.begin() {
-                    metrics.stage(Stage::Queue, queued.elapsed());
-                    spans.enter(Stage::Execute);
-                    writer.execute(&request, after, term, deadline.into_std(), answer, spans);
-                }
+        let job = move |writer: &mut Writer| {
+            drop(place);
+            if claim.begin() {
+                metrics.stage(Stage::Queue, queued.elapsed());
+                spans.enter(Stage::Execute);
+                writer.execute(&request, after, term, expires.into_std(), waiter, spans);
             }
         };
         match self.strand.try_post(job) {
@@ -247,22 +256,20 @@ impl Line {
                 return Err(shut_down());
             }
         }
-        let result = tokio::time::timeout_at(deadline + GRACE, outcome).await;
-        drop(permit);
-        match result {
+        match tokio::time::timeout_at(expires + GRACE, outcome).await {
             Ok(Ok(result)) => result,
             Ok(Err(_closed)) => {
                 // Perhaps nobody else asks anything of it who would notice.
                 if !self.drained().await {
                     self.writer_stopped(PostError::Poisoned);
                 }
-                if claim.withdraw() {
+                if asked.0.withdraw() {
                     Err(shut_down())
                 } else {
                     Err(unknown(name, "the writer stopped"))
                 }
             }
-            Err(_elapsed) if claim.withdraw() => Err(nothing_happened()),
+            Err(_elapsed) if asked.0.withdraw() => Err(nothing_happened()),
             Err(_elapsed) => Err(unknown(name, "its deadline passed")),
         }
     }
@@ -410,6 +417,12 @@ impl Line {
         });
         holds.await.expect("the writer works");
         held
+    }
+
+    /// How many writes more it would take.
+    #[cfg(test)]
+    pub(crate) fn free_places(&self) -> usize {
+        self.permits.available_permits()
     }
 
     /// Has the writer panic.

@@ -21,6 +21,7 @@ use tidemark_protocol::{
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Line;
 use crate::cell::{Environment, Primary, PrimaryError};
@@ -128,7 +129,9 @@ pub(crate) async fn write(
     sql: &str,
     term: Term,
 ) -> Result<Position, FailureKind> {
-    let written = line.write(request(line.id(), sql), Seq::ZERO, term).await;
+    let expires = Instant::now() + DEADLINE;
+    let written = line.write(request(line.id(), sql), Seq::ZERO, term, expires);
+    let written = written.await;
     written.map(|w| w.position).map_err(|failure| failure.kind)
 }
 
@@ -144,8 +147,9 @@ fn spawn_write(
         deadline,
         ..request(line.id(), sql)
     };
+    let expires = Instant::now() + deadline;
     tokio::spawn(async move {
-        let written = line.write(request, Seq::ZERO, term).await;
+        let written = line.write(request, Seq::ZERO, term, expires).await;
         written.map(|w| w.position).map_err(|failure| failure.kind)
     })
 }
@@ -372,4 +376,32 @@ async fn writer_that_panics_takes_the_node_down_and_says_so_to_those_that_wait()
     assert!(primary.context.fatal.borrow().is_some());
     let next = write(&line, INSERT, term).await;
     assert_eq!(next, Err(FailureKind::Unavailable), "no passing shortage");
+}
+
+/// Who is gone may ask again elsewhere, without an id perhaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_whose_client_is_gone_before_it_begins_does_not_happen() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    let before = write(&line, TABLE, term).await.unwrap();
+    let held = line.hold_writer().await;
+    let abandoned = spawn_write(&line, INSERT, term, DEADLINE);
+    line.has_queued(1).await;
+    let places = line.free_places();
+    abandoned.abort();
+    abandoned.await.unwrap_err();
+    assert_eq!(
+        line.free_places(),
+        places,
+        "its place is taken until it is its turn"
+    );
+    drop(held);
+    let nothing = write(&line, "DELETE FROM t WHERE n = 1", term).await;
+    assert_eq!(nothing, Ok(before));
+    assert!(line.drained().await);
+    assert_eq!(line.free_places(), places + 1);
+    drop(line);
+    primary.stop().await;
 }

@@ -16,7 +16,7 @@ use tidemark_protocol::{
     DatabaseId, Execute, Failure, FailureKind, PAGE_SIZE, PageNo, Position, RequestId, Rules, Seq,
     Term, Transaction,
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 
 use super::held::Held;
 use super::line::{Line, Written, unknown};
@@ -77,7 +77,29 @@ impl PipelineContext {
     }
 }
 
-type Waiter = oneshot::Sender<Result<Written, Failure>>;
+/// Who waits for the answer to a write, and the write's place among those of its database, free once it has it.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    answer: oneshot::Sender<Result<Written, Failure>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Waiter {
+    pub(crate) fn new(
+        answer: oneshot::Sender<Result<Written, Failure>>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            answer,
+            _permit: permit,
+        }
+    }
+
+    fn send(self, answer: Result<Written, Failure>) {
+        // Whoever is gone wants no answer.
+        let _ = self.answer.send(answer);
+    }
+}
 
 /// An executed request whose answer is held back until everything it saw is committed.
 #[derive(Debug)]
@@ -222,8 +244,7 @@ impl Writer {
             }
             _ => {
                 spans.answered(Err(failure.kind.name()));
-                // A waiter that is gone wants no answer.
-                drop(waiter.send(Err(failure)));
+                waiter.send(Err(failure));
             }
         }
     }
@@ -244,7 +265,7 @@ impl Writer {
                 wrote: true,
                 repeated: true,
             };
-            drop(waiter.send(Ok(written)));
+            waiter.send(Ok(written));
             return None;
         }
         let same = self
@@ -336,7 +357,7 @@ impl Writer {
         let mut waiters = vec![waiter];
         if opens_gate_early() {
             for waiter in waiters.drain(..) {
-                drop(waiter.send(answer.clone()));
+                waiter.send(answer.clone());
             }
         }
         self.in_flight.push_back(InFlight {
@@ -492,8 +513,7 @@ impl Writer {
                 .spans
                 .answered(outcome.map_err(|failure| failure.kind.name()));
             for waiter in entry.waiters {
-                // A waiter that is gone wants no answer.
-                drop(waiter.send(entry.answer.clone()));
+                waiter.send(entry.answer.clone());
             }
         }
         self.settle();
@@ -578,8 +598,7 @@ impl Writer {
             let failure = failure(&entry);
             entry.spans.answered(Err(failure.kind.name()));
             for waiter in entry.waiters {
-                // A waiter that is gone wants no answer.
-                drop(waiter.send(Err(failure.clone())));
+                waiter.send(Err(failure.clone()));
             }
         }
     }
