@@ -144,12 +144,13 @@ pub(crate) async fn at_primary<N: Node>(
 ) -> Result<Option<Response>, Failure> {
     let mut search = Search::new(ask);
     let node = &*gateway.node;
+    let name = Some(gateway.forwarder.name(ask));
     while node.upstream().is_some() {
         let outgoing = Outgoing {
             head,
             body: body.clone(),
             effect: Effect::Writes,
-            is_named: true,
+            name,
         };
         match gateway.forwarder.forward(node, outgoing, ask).await? {
             Passed::Undone(_) if search.goes_on(node).await => {}
@@ -303,12 +304,13 @@ pub(crate) async fn ask_primary<N: Node>(
         ..*ask
     };
     let mut search = Search::new(&half);
+    let name = Some(gateway.forwarder.name(ask));
     while node.upstream().is_some() {
         let outgoing = Outgoing {
             head,
             body: Bytes::new(),
             effect: Effect::Looks,
-            is_named: true,
+            name,
         };
         let passed = match gateway.forwarder.forward(node, outgoing, &half).await {
             Ok(Passed::Answered(response)) => return Ok(Primary::Said(response)),

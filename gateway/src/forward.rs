@@ -2,8 +2,8 @@
 //!
 //! 1. A request that was passed on already stops here: a ring of nodes that each believe in another
 //!    must not spin.
-//! 2. It goes out as it came, under a [`guard`], with its name (`tidemark-request-id`, made up if need be), this node's
-//!    (`tidemark-forwarded-by`) and the time that is left.
+//! 2. It goes out as it came, under a [`guard`], with its name (`tidemark-request-id`, made up once if need be), this
+//!    node's (`tidemark-forwarded-by`) and the time that is left.
 //! 3. The answer is streamed back unchanged.
 //! 4. If it certainly was not done there, because nobody was reached or a node said that it does not lead,
 //!    whoever asked looks again who leads, this node perhaps, for as long as an election goes on ([`Search`]).
@@ -105,9 +105,10 @@ pub(crate) struct Outgoing<'r> {
     pub(crate) head: &'r Parts,
     pub(crate) body: Bytes,
     pub(crate) effect: Effect,
-    /// Whether it gets a name if it came without one. Where a name says that something is the same as before, one
-    /// that was made up would say that it is not.
-    pub(crate) is_named: bool,
+    /// The name under which it goes: its own, or one that was made up for it and stays the same however often it is
+    /// passed on. `None` where a name says that something is the same as before: a made-up one would say that it
+    /// is not.
+    pub(crate) name: Option<RequestId>,
 }
 
 /// What became of a request that was passed on.
@@ -177,9 +178,8 @@ impl Forwarder {
             head,
             body,
             effect,
-            is_named,
+            name,
         } = outgoing;
-        let name = ask.request.or_else(|| is_named.then(|| self.made_up()));
         let span = trace::forward(&upstream, name);
         let mut headers = self.outgoing_headers(&span, &head.headers, name, remaining);
         guard::guard_request(head, &mut headers, Some(&body));
@@ -193,10 +193,12 @@ impl Forwarder {
         // Log lines of both nodes have it, whoever named the request.
         let request = name.map(display);
         let sent = tokio::select! {
+            biased;
+            // An answer that is there counts.
             sent = sent.instrument(span.clone()) => sent,
             () = self.lost(node, &upstream) => {
                 warn!(%upstream, request, ?effect, "a node that led is not heard of any more");
-                return if watch.unsent() || effect == Effect::Looks {
+                return if watch.withdraw() || effect == Effect::Looks {
                     let failure = unavailable(format!("{upstream} cannot be reached"));
                     Ok(Passed::Undone(Err(failure)))
                 } else {
@@ -228,7 +230,7 @@ impl Forwarder {
             Ok(Err(error)) => {
                 let cause = error.io_kind();
                 warn!(%upstream, request, %error, ?cause, ?effect, "request was not passed on well");
-                let unsent = error.is_connect() || watch.unsent();
+                let unsent = error.is_connect() || watch.withdraw();
                 if unsent || effect == Effect::Looks {
                     let failure = unavailable(format!("{upstream} cannot be reached"));
                     Ok(Passed::Undone(Err(failure)))
@@ -236,7 +238,7 @@ impl Forwarder {
                     Err(unknown(format!("the connection to {upstream} broke")))
                 }
             }
-            Err(_) if watch.unsent() || effect == Effect::Looks => Err(deadline_passed()),
+            Err(_) if watch.withdraw() || effect == Effect::Looks => Err(deadline_passed()),
             Err(_) => Err(unknown(format!(
                 "{upstream} did not answer by the deadline"
             ))),
@@ -292,7 +294,11 @@ impl Forwarder {
         out
     }
 
-    /// A name for a request that came without one.
+    /// The name of a request, or one for it if it came without.
+    pub(crate) fn name(&self, ask: &Ask) -> RequestId {
+        ask.request.unwrap_or_else(|| self.made_up())
+    }
+
     fn made_up(&self) -> RequestId {
         let random = self.handles.random.bytes16();
         RequestId::new(uuid::Builder::from_random_bytes(random).into_uuid())

@@ -114,6 +114,7 @@ impl Job<'_> {
         let begun = Instant::now();
         let mut search = Search::new(self.ask);
         let mut first_why = None;
+        let mut name = self.ask.request;
         loop {
             let node = &*gateway.node;
             let why = match self.run_here(gateway).await {
@@ -134,12 +135,15 @@ impl Job<'_> {
                 }
             };
             trace::handed_on(why);
+            if self.effect == Effect::Unclear {
+                name.get_or_insert_with(|| gateway.forwarder.name(self.ask));
+            }
             let waited = begun.elapsed();
             let outgoing = Outgoing {
                 head: self.head,
                 body: self.body.clone(),
                 effect: self.effect,
-                is_named: self.effect == Effect::Unclear,
+                name,
             };
             // Boxed: few go this way, and all would carry its future with them.
             let forwarded = Box::pin(gateway.forwarder.forward(node, outgoing, self.ask));

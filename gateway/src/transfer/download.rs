@@ -49,7 +49,7 @@ pub(crate) async fn download<N: Node>(
             head: &head,
             body: Bytes::new(),
             effect: Effect::Looks,
-            is_named: false,
+            name: ask.request,
         };
         let passed = gateway.forwarder.forward(node, outgoing, &ask).await?;
         passed.last_word(node)
