@@ -128,6 +128,11 @@ impl<T: Send + 'static> Strand<T> {
         self.len() == 0
     }
 
+    /// Whether no job is queued, none runs, and no thread is about to look for one.
+    pub fn is_at_rest(&self) -> bool {
+        !self.inner.state().scheduled
+    }
+
     /// Whether a job panicked: the value is gone for good.
     pub fn is_poisoned(&self) -> bool {
         self.inner.state().poisoned

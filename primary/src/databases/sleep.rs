@@ -4,8 +4,8 @@
 //! sleeps its entry in a map. One look each [`LOOK`] for all of them; nothing per database waits or ticks.
 //!
 //! What makes it safe: a line is let go of only under the write lock of the map, and only while the map has
-//! the one reference to it, so no request and no committed transaction is on its way to it; everything that
-//! was committed is durable in its own files by then. What its writer had executed for a client that is gone,
+//! the one reference to it and its writer is at rest, so no request and no committed transaction is on its way to
+//! it; everything that was committed is durable in its own files by then. What its writer had executed for a client that is gone,
 //! and that is not committed, goes with the overlay, as when leadership is lost: the commit, should it come,
 //! opens the database again and is applied as another node's would be. The next line goes on from the same
 //! [`super::slot::HighestProposed`].
@@ -20,11 +20,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::slot::{Asleep, Slot};
-use super::{Databases, DatabasesError, READERS_WAIT};
+use super::{CLOSE_CHECK, Databases, DatabasesError, READERS_WAIT};
 use crate::pipeline::Line;
 
 /// How often it is looked which databases are idle.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// How often to look whether a writer that has answered is at rest.
+const REST_CHECKS: u32 = 5;
 /// Databases put to sleep at once: each may sync two files.
 const AT_ONCE: usize = 8;
 
@@ -96,6 +98,13 @@ impl Databases {
             return Ok(false);
         }
         let durable = line.persist().await?;
+        // It has answered and is not at rest yet. Or it has more to do, and the next look is early enough.
+        for _ in 0..REST_CHECKS {
+            if line.is_at_rest() {
+                break;
+            }
+            tokio::time::sleep(CLOSE_CHECK).await;
+        }
         let Some(line) = self.let_go(line, durable) else {
             return Ok(false);
         };
@@ -117,6 +126,9 @@ impl Databases {
         let same = matches!(here, Slot::Open(open) if Arc::ptr_eq(open, &line));
         // The map's and this one.
         let unused = Arc::strong_count(&line) == 2 && line.has_no_readers();
+        // A client may be gone and what it asked for run on: the files stay open until the end of that, and whoever
+        // opens them again, the log among them, would wait.
+        let unused = unused && line.is_at_rest();
         let settled = line.database().position() == Some(durable)
             && line.newest().is_none_or(|newest| durable.reached(&newest));
         (same && unused && settled).then(|| {

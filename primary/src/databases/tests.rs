@@ -67,3 +67,26 @@ async fn database_that_is_closed_all_the_time_loses_no_write_and_uses_no_number_
     drop(line);
     primary.stop().await;
 }
+
+/// The log waits for the files of a database that it commits to, and they stay open as long as anything runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_whose_writer_works_is_not_closed_though_its_client_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let (id, term) = (line.id(), serving_after(&primary, Default::default()).await);
+    write(&line, TABLE, term).await.unwrap();
+    let held = line.hold_writer().await;
+    let sleeping = {
+        let primary = Arc::clone(&primary);
+        tokio::spawn(async move { primary.databases.put_to_sleep(id).await.unwrap() })
+    };
+    line.has_queued(1).await;
+    let busy = line.hold_writer_next();
+    drop(line);
+    drop(held);
+    assert!(!sleeping.await.unwrap());
+    drop(busy);
+    while !primary.databases.put_to_sleep(id).await.unwrap() {}
+    primary.stop().await;
+}

@@ -405,17 +405,24 @@ impl Line {
         self.ask(|_| ()).await.is_ok()
     }
 
-    /// Keeps the writer from its work, once it has come to this, until what this gives is dropped.
+    /// Keeps the writer from its work until what this gives is dropped.
     #[cfg(test)]
     pub(crate) async fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
+        let held = self.hold_writer_next();
+        while self.strand.len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        held
+    }
+
+    /// The same from when it has done what waits for it.
+    #[cfg(test)]
+    pub(crate) fn hold_writer_next(&self) -> std::sync::mpsc::Sender<()> {
         let (held, released) = std::sync::mpsc::channel();
-        let (done, holds) = oneshot::channel();
         self.post(move |_| {
-            let _ = done.send(());
             // Nothing is ever sent.
             let _ = released.recv();
         });
-        holds.await.expect("the writer works");
         held
     }
 
@@ -447,6 +454,11 @@ impl Line {
     /// See [`Line::is_damaged`]. For good: a new start looks again.
     pub(crate) fn mark_damaged(&self) {
         self.damaged.store(true, Ordering::Release);
+    }
+
+    /// Whether the writer has nothing to do and does nothing.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.strand.is_at_rest()
     }
 
     fn ask<A: Send + 'static>(
