@@ -285,6 +285,41 @@ fn refused_transaction_that_the_log_repeats_is_refused_again() {
     });
 }
 
+/// The log has the client's write, then another leader's, which takes the place of what this one went on with; the
+/// writer hears of both at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_that_is_committed_is_answered_though_those_behind_it_are_given_up() {
+    let (twin, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (chain, positions) = chain_of_three(twin.path()).await;
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+
+    let held = line.hold_writer().await;
+    let first = spawn_write(&line, TABLE, term, DEADLINE);
+    line.has_queued(1).await;
+    let between = line.hold_writer_next();
+    let second = spawn_write(&line, "INSERT INTO t VALUES (2)", term, DEADLINE);
+    line.has_queued(3).await;
+    let last = line.hold_writer_next();
+    drop(held);
+    let committed = async {
+        while line.newest() != Some(positions[1]) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, committed).await.unwrap();
+    propose(&primary, term, &chain[1]).await;
+    drop(between);
+    drop(last);
+    assert_eq!(first.await.unwrap(), Ok(positions[1]));
+    assert_eq!(second.await.unwrap(), Err(FailureKind::Unknown));
+    assert!(line.drained().await);
+    assert_eq!(line.database().position(), Some(positions[2]));
+    drop(line);
+    primary.stop().await;
+}
+
 /// What one read may miss, as it is told.
 async fn staleness(primary: &Primary, read: Execute) -> Option<Duration> {
     let answer = primary.execute(read).await.unwrap();

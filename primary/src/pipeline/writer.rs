@@ -424,7 +424,7 @@ impl Writer {
             }
         }
         let began = Instant::now();
-        let outcome = self.flush(acknowledged, &foreign);
+        let outcome = self.flush(&line, acknowledged, &foreign);
         self.context.metrics.flushed(transactions, began.elapsed());
         self.meter.overlay(self.owner.overlay_bytes());
         if let Err(error) = outcome {
@@ -458,6 +458,7 @@ impl Writer {
 
     fn flush(
         &mut self,
+        line: &Line,
         acknowledged: Option<Seq>,
         foreign: &[Transaction],
     ) -> Result<(), FlushError> {
@@ -466,6 +467,11 @@ impl Writer {
         }
         if foreign.is_empty() {
             return Ok(());
+        }
+        if acknowledged.is_some() {
+            // Before the rest is given up, or what follows fails.
+            line.tell_readers();
+            self.answer();
         }
         if self.owner.tip() != self.owner.position() {
             // Another leader's work takes the place of what this node had speculated.
