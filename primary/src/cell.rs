@@ -40,7 +40,7 @@ use crate::machine::CellMachine;
 use crate::members::{Members, MembersError, first_members};
 use crate::metrics::{ConsensusCollector, Metrics, ReplicaCollector};
 use crate::node::EXPORTS_MAX;
-use crate::pipeline::{Line, PipelineContext};
+use crate::pipeline::{Line, PipelineContext, Room};
 use crate::ship::Followers;
 use crate::ship::listed::Listed;
 use crate::ship::recent::Recent;
@@ -174,6 +174,7 @@ impl Primary {
             },
             answer: config.answer,
             writes_in_flight_max: config.writes_in_flight_max,
+            room: Room::new(config.committed_bytes_max),
             readers_max: config.engine.readers_max,
             metrics: Arc::clone(&metrics),
         });

@@ -18,6 +18,9 @@ pub const PERSIST_EVERY_BYTES: u64 = 256 << 20;
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Writes of one database that may be in flight at once; more wait, within their deadlines.
 pub const WRITES_IN_FLIGHT_MAX: usize = 1024;
+/// Bytes of committed transactions, of all databases, that their writers may have yet to deal with. At the bound the
+/// log is applied no further until they have.
+pub const COMMITTED_BYTES_MAX: u32 = 512 << 20;
 /// Time after which a small database that nobody uses closes its files.
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
 /// Databases that stay open though they are idle; beyond that the least recently used are closed first.
@@ -87,6 +90,8 @@ pub struct PrimaryConfig {
     pub heartbeat: Duration,
     /// See [`WRITES_IN_FLIGHT_MAX`].
     pub writes_in_flight_max: usize,
+    /// See [`COMMITTED_BYTES_MAX`].
+    pub committed_bytes_max: u32,
     /// See [`INLINE_STEPS_MAX`].
     pub inline_steps_max: u64,
     /// See [`IDLE_WAIT`]. In whole seconds, at least one.
@@ -124,6 +129,7 @@ impl PrimaryConfig {
             log_bytes_kept: LOG_BYTES_KEPT,
             heartbeat: HEARTBEAT,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+            committed_bytes_max: COMMITTED_BYTES_MAX,
             inline_steps_max: INLINE_STEPS_MAX,
             idle_wait: IDLE_WAIT,
             open_max: OPEN_MAX,

@@ -36,8 +36,8 @@ mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};
 pub use config::{
-    HEARTBEAT, IDLE_WAIT, INLINE_STEPS_MAX, Join, OPEN_MAX, PERSIST_EVERY_BYTES, PrimaryConfig,
-    RECENT_BYTES_MAX, Voter, WRITES_IN_FLIGHT_MAX,
+    COMMITTED_BYTES_MAX, HEARTBEAT, IDLE_WAIT, INLINE_STEPS_MAX, Join, OPEN_MAX,
+    PERSIST_EVERY_BYTES, PrimaryConfig, RECENT_BYTES_MAX, Voter, WRITES_IN_FLIGHT_MAX,
 };
 pub use consensus::{Flush, SlowDisk};
 pub use databases::DatabasesError;

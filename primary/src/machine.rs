@@ -106,7 +106,7 @@ impl CellMachine {
             .positions
             .insert(header.database, header.next);
         // The writer first: whoever hears of the transaction from a replica finds that it knows.
-        line.committed(transaction.clone());
+        line.committed(transaction.clone()).await;
         self.recent.push(transaction);
         self.followers.committed(header.database);
         Ok(())

@@ -27,7 +27,7 @@ use crate::config::PrimaryConfig;
 use crate::consensus::LogIndex;
 use crate::databases::{Databases, DatabasesError};
 use crate::metrics::Metrics;
-use crate::pipeline::{PipelineContext, keep_fetched};
+use crate::pipeline::{PipelineContext, Room, keep_fetched};
 use crate::ship::Followers;
 use crate::ship::recent::Recent;
 
@@ -143,6 +143,7 @@ impl Receiver {
             },
             answer: config.answer,
             writes_in_flight_max: config.writes_in_flight_max,
+            room: Room::new(config.committed_bytes_max),
             readers_max: config.engine.readers_max,
             metrics: Arc::new(Metrics::new(&mut Registry::default())),
         });

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::remembered::Remembered;
+use super::room::Share;
 use super::spans::Spans;
 use super::writer::{PipelineContext, Waiter, Writer};
 use crate::databases::HighestProposed;
@@ -71,6 +72,14 @@ impl Claim {
     }
 }
 
+/// A committed transaction on its way to the writer.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) transaction: Transaction,
+    /// `None`: this node ends.
+    pub(crate) share: Option<Share>,
+}
+
 /// Gives up a request when whoever wants the answer is gone. What has begun goes on.
 struct Asked(Arc<Claim>);
 
@@ -89,7 +98,7 @@ pub(crate) struct Line {
     durable: Position,
     strand: Strand<Writer>,
     /// Committed transactions on their way to the writer: it takes all there are at once.
-    inbox: Mutex<Vec<Transaction>>,
+    inbox: Mutex<Vec<Arrived>>,
     /// The last transaction handed to the writer leads here.
     newest: Mutex<Option<Position>>,
     damaged: AtomicBool,
@@ -274,16 +283,32 @@ impl Line {
         }
     }
 
-    /// A committed transaction, in log order.
-    pub(crate) fn committed(&self, transaction: Transaction) {
+    /// A committed transaction, in log order. Waits for room for it.
+    pub(crate) async fn committed(&self, transaction: Transaction) {
+        let share = match self.context.room.take(&transaction) {
+            Some(share) => Some(share),
+            None => self.has_room(&transaction).await,
+        };
         let next = transaction.header().next;
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.push(transaction);
+        inbox.push(Arrived { transaction, share });
         let first = inbox.len() == 1;
         drop(inbox);
         if first {
             self.post(Writer::commit);
+        } else if self.strand.is_poisoned() {
+            // The job that was to take them is gone.
+            self.writer_stopped(PostError::Poisoned);
+        }
+    }
+
+    /// `None`: this node has to end, and room may never come.
+    async fn has_room(&self, transaction: &Transaction) -> Option<Share> {
+        let mut fatal = self.context.fatal.subscribe();
+        tokio::select! {
+            share = self.context.room.wait_for(transaction) => Some(share),
+            _ = fatal.wait_for(Option::is_some) => None,
         }
     }
 
@@ -319,7 +344,7 @@ impl Line {
     }
 
     /// The committed transactions that wait.
-    pub(crate) fn take_committed(&self) -> Vec<Transaction> {
+    pub(crate) fn take_committed(&self) -> Vec<Arrived> {
         std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -7,7 +7,8 @@
 //!    next request: no write waits for the one before it. If that is there already, and short, both are
 //!    proposed together ([`held`]).
 //! 4. Consensus makes it durable on a majority and hands it to [`crate::machine`], which checks
-//!    `base == committed` and gives it to the database's line. Replicas get it at the same moment.
+//!    `base == committed` and gives it to the database's line, which has [`room`] for so much. Replicas get it
+//!    at the same moment.
 //! 5. [`Writer::commit`] flushes all that has been committed meanwhile to the real WAL, in one go: from
 //!    then on readers see it.
 //! 6. Only then the answers leave: the output gate.
@@ -24,6 +25,7 @@
 mod held;
 mod line;
 mod remembered;
+mod room;
 mod spans;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,4 +35,5 @@ pub(crate) use line::{Line, Written, shut_down};
 #[cfg(feature = "fuzzing")]
 pub(crate) use remembered::again as requests_again;
 pub(crate) use remembered::{Remembered, TABLE_BYTES_MAX, adopt as adopt_fetched, keep_fetched};
+pub(crate) use room::Room;
 pub(crate) use writer::{PipelineContext, not_leading};

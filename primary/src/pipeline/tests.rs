@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::Line;
 use crate::cell::{Environment, Primary, PrimaryError};
-use crate::config::PrimaryConfig;
+use crate::config::{COMMITTED_BYTES_MAX, PrimaryConfig};
 use crate::consensus::{Command, Proposed, close_fence, depose};
 use crate::ship::recent::After;
 
@@ -61,9 +61,13 @@ impl Random for Fixed {
 
 /// A cell of one on `directory`, once nobody else holds that and it serves.
 pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
+    start_with_room(directory, COMMITTED_BYTES_MAX).await
+}
+
+async fn start_with_room(directory: &Path, committed_bytes_max: u32) -> Arc<Primary> {
     let started = async {
         loop {
-            match try_start(directory).await {
+            match try_start(directory, committed_bytes_max).await {
                 Ok(primary) => break primary,
                 Err(_held) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -75,14 +79,18 @@ pub(crate) async fn start(directory: &Path) -> Arc<Primary> {
     primary
 }
 
-async fn try_start(directory: &Path) -> Result<Arc<Primary>, PrimaryError> {
-    let config = PrimaryConfig::new(
+async fn try_start(
+    directory: &Path,
+    committed_bytes_max: u32,
+) -> Result<Arc<Primary>, PrimaryError> {
+    let mut config = PrimaryConfig::new(
         directory.to_owned(),
         NodeId(1),
         Incarnation(1),
         "ENAM".parse().unwrap(),
         "http://127.0.0.1:1".to_owned(),
     );
+    config.committed_bytes_max = committed_bytes_max;
     let environment = Environment {
         threads: Arc::new(OnTokio(Handle::current())),
         clock: Arc::new(Fixed::default()),
@@ -283,6 +291,33 @@ fn refused_transaction_that_the_log_repeats_is_refused_again() {
         drop(line);
         primary.stop().await;
     });
+}
+
+/// A writer that is slower than the log must not fill the memory; nor may the log stand still for ever because of
+/// a transaction that is larger than all the room there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_is_applied_no_further_than_there_is_room_for_what_writers_have_yet_to_do() {
+    let (twin, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (chain, positions) = chain_of_three(twin.path()).await;
+    let primary = start_with_room(directory.path(), 1).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    let held = line.hold_writer().await;
+    propose(&primary, term, &chain[0]).await;
+    assert_eq!(line.newest(), Some(positions[1]));
+    let next = {
+        let (primary, transaction) = (Arc::clone(&primary), chain[1].clone());
+        tokio::spawn(async move { propose(&primary, term, &transaction).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(line.newest(), Some(positions[1]));
+    drop(held);
+    next.await.unwrap();
+    propose(&primary, term, &chain[2]).await;
+    assert!(line.drained().await);
+    assert_eq!(line.database().position(), Some(positions[3]));
+    drop(line);
+    primary.stop().await;
 }
 
 /// The log has the client's write, then another leader's, which takes the place of what this one went on with; the

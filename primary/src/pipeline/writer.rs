@@ -19,8 +19,9 @@ use tidemark_protocol::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 
 use super::held::Held;
-use super::line::{Line, Written, unknown};
+use super::line::{Arrived, Line, Written, unknown};
 use super::remembered::Remembered;
+use super::room::Room;
 use super::spans::Spans;
 use crate::cell::Environment;
 use crate::consensus::Consensus;
@@ -53,6 +54,7 @@ pub(crate) struct PipelineContext {
     pub(crate) served_by: ServedBy,
     pub(crate) answer: AnswerBounds,
     pub(crate) writes_in_flight_max: usize,
+    pub(crate) room: Room,
     pub(crate) readers_max: usize,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -401,6 +403,8 @@ impl Writer {
             return;
         };
         let committed = line.take_committed();
+        // Until they are in the files: given back at the end of this.
+        let mut shares = Vec::new();
         if self.retired || self.deleted {
             return;
         }
@@ -409,7 +413,8 @@ impl Writer {
         let mut mine = self.in_flight.iter_mut().filter(|entry| entry.proposed);
         let mut next_of_mine = mine.next();
         let transactions = committed.len();
-        for transaction in committed {
+        for Arrived { transaction, share } in committed {
+            shares.push(share);
             self.remembered.note(&transaction);
             let next = transaction.header().next;
             match next_of_mine {
