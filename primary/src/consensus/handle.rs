@@ -669,19 +669,21 @@ async fn open(
     fence: &Fence,
     failure: &Failure,
 ) -> Result<(LogStore, Applied), ConsensusError> {
-    let options = LogOptions {
+    let mut options = LogOptions {
         directory: config.log_directory(),
         node: config.node,
         cache_bytes: config.log_cache_bytes,
         cache_entries: config.log_cache_entries,
         segment_bytes: config.log_segment_bytes,
+        is_used: false,
     };
     let path = config.applied_path();
     let (fence, failure, slow) = (fence.clone(), failure.clone(), disk.slow.clone());
     let open = move || {
-        let log = LogStore::open(&options, slow, fence, failure)?;
         let applied = Applied::read(&path);
         let applied = applied.map_err(|source| ConsensusError::Applied { path, source })?;
+        options.is_used = applied.last.is_some();
+        let log = LogStore::open(&options, slow, fence, failure)?;
         let purged = log.purged().map_err(|source| ConsensusError::Log {
             path: options.directory.clone(),
             source,

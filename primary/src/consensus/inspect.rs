@@ -2,8 +2,11 @@
 //!
 //! Every record of every segment is decoded, CRC and all, and followed as the log follows it at a start: segments
 //! without a gap between them, entries one after the other, terms and votes that never go back. A start stops at the
-//! first record that does not fit; this goes on behind it, so that a length that changed is told from a record that was
-//! being written when the process was killed: behind that comes nothing.
+//! first record that does not fit; this goes on behind it.
+//!
+//! What was synced must be there: as far as `log.synced` tells, as `applied` tells that there is a log, and from the first
+//! entry on that was not purged. What lies behind, and is torn, the next start cuts off. Where `log.synced` tells nothing, a
+//! length that changed is told from a record that was being written when the process was killed: behind that comes nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -11,7 +14,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openraft::EntryPayload;
-use raft_log::chunked_wal::Config;
 use raft_log::codeq::Decode;
 use raft_log::{RaftLogAction, RaftLogRecord, WALRecord};
 use tidemark_engine::Finding;
@@ -19,9 +21,9 @@ use tidemark_protocol::NodeId;
 
 use super::applied::Applied;
 use super::cell::Membership;
-use super::log_tail;
+use super::log_tail::{begins, segments};
 use super::records::{Records, StoredLogId, StoredVote};
-use super::synced::Synced;
+use super::synced::{self, Synced};
 
 /// How far behind a record that does not fit the next is looked for: further than any record is long.
 const LOOK_AHEAD: usize = 8 << 20;
@@ -55,44 +57,37 @@ struct State {
 pub(crate) fn inspect_log(directory: &Path, node: NodeId) -> LogSeen {
     let mut seen = LogSeen::default();
     let log = directory.join("log");
-    let mut membership = None;
-    let state = match log_tail::segments(&log) {
-        Ok(segments) => {
-            let synced = synced(&log, &mut seen);
-            follow(&segments, synced, &mut seen, &mut membership)
-        }
-        // A node that was made and never started.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
+    let path = directory.join("applied");
+    let applied = match Applied::read(&path) {
+        Ok(applied) => Some(applied),
         Err(error) => {
-            seen.findings.push(Finding::unread(&log, &error));
-            State::default()
+            seen.findings
+                .push(of_ours(&path, &error, error.to_string()));
+            None
         }
     };
+    let followed = follow(&log, applied.as_ref(), &mut seen);
+    let Followed {
+        state,
+        mut membership,
+        ..
+    } = followed;
     if let Some(got) = state.node.filter(|got| *got != node) {
         let expected = format!("the log of node {node}");
         seen.findings
             .push(Finding::damage(&log, 0, format!("of node {got}"), expected));
     }
-    let path = directory.join("applied");
-    match Applied::read(&path) {
-        Ok(applied) => {
-            let purged = state.purged.map(|purged| purged.index);
-            let durable = applied.last.map(|last| last.index);
-            if purged > durable {
-                let found = format!("durable up to entry {durable:?}");
-                let expected = format!("at least {purged:?}, up to which the log is cut");
-                seen.findings
-                    .push(Finding::damage(&path, 0, found, expected));
-            }
-            let older = applied.membership.membership().clone();
-            membership = membership.or(Some(older));
+    if let Some(applied) = applied {
+        let purged = state.purged.map(|purged| purged.index);
+        let durable = applied.last.map(|last| last.index);
+        if purged > durable {
+            let found = format!("durable up to entry {durable:?}");
+            let expected = format!("at least {purged:?}, up to which the log is cut");
+            seen.findings
+                .push(Finding::damage(&path, 0, found, expected));
         }
-        Err(error) => seen.findings.push(Finding::damage(
-            &path,
-            0,
-            error.to_string(),
-            "a file of ours",
-        )),
+        let older = applied.membership.membership().clone();
+        membership = membership.or(Some(older));
     }
     if let Some(membership) = membership {
         let voters: Vec<u64> = membership.voter_ids().collect();
@@ -106,41 +101,53 @@ pub(crate) fn inspect_log(directory: &Path, node: NodeId) -> LogSeen {
     seen
 }
 
-/// How far the log was synced at least, if that is told.
-fn synced(log: &Path, seen: &mut LogSeen) -> Option<StoredLogId> {
-    let path = log.with_extension("synced");
-    let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
-    match Synced::read(log) {
-        Ok(None) if bytes > 0 => {
-            let found = format!("{bytes} bytes");
-            let finding = Finding::damage(&path, 0, found, "an entry and its CRC");
-            seen.findings.push(finding);
-            None
+/// A file of ours that was not read: because the system did not give it, or because of what is in it.
+fn of_ours(path: &Path, error: &io::Error, found: String) -> Finding {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            Finding::damage(path, 0, found, "a file of ours")
         }
-        Ok(synced) => synced,
-        Err(error) => {
-            seen.findings.push(Finding::unread(&path, &error));
-            None
-        }
+        _ => Finding::unread(path, error),
     }
 }
 
-fn follow(
-    segments: &[PathBuf],
-    synced: Option<StoredLogId>,
-    seen: &mut LogSeen,
-    membership: &mut Option<Membership>,
-) -> State {
-    let mut state = State::default();
+/// What came of following the log.
+#[derive(Debug, Default)]
+struct Followed {
+    state: State,
+    /// The newest.
+    membership: Option<Membership>,
+    /// The last entry before the first segment, if that says so.
+    before: Option<StoredLogId>,
+    /// Whether that is where the log stands: not behind damage, until a state record says it again.
+    is_known: bool,
+}
+
+fn follow(log: &Path, applied: Option<&Applied>, seen: &mut LogSeen) -> Followed {
+    let mut followed = Followed {
+        is_known: true,
+        ..Followed::default()
+    };
+    let told = synced(log, seen);
+    let mut files = match segments(log) {
+        Ok(segments) => segments,
+        // A node that was made and never started, or one that lost its log.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            seen.findings.push(Finding::unread(log, &error));
+            return followed;
+        }
+    };
+    begun(&mut files, told, seen);
     let mut ends: Option<u64> = None;
-    for (number, path) in segments.iter().enumerate() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let begins = Config::parse_chunk_file_name(&name).unwrap_or(0);
+    for (number, path) in files.iter().enumerate() {
+        let begins = begins(path);
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) => {
                 seen.findings.push(Finding::unread(path, &error));
                 ends = None;
+                followed.lost();
                 continue;
             }
         };
@@ -157,33 +164,118 @@ fn follow(
         }
         ends = Some(begins + bytes.len() as u64);
         seen.bytes += bytes.len() as u64;
-        let is_last = number + 1 == segments.len();
         let mut walk = Walk {
             path,
             bytes: &bytes,
-            is_last,
+            begins,
+            is_last: number + 1 == files.len(),
             is_first: number == 0,
-            synced,
-            state: &mut state,
+            synced: told,
+            followed: &mut followed,
             seen: &mut *seen,
-            membership: &mut *membership,
         };
         walk.all();
     }
-    state
+    missing(log, &files, ends, told, applied, &followed, seen);
+    followed
+}
+
+/// Takes off the end what a start removes: segments that were begun, and of whose first record nothing was synced.
+fn begun(files: &mut Vec<PathBuf>, synced: Option<u64>, seen: &mut LogSeen) {
+    while let Some(path) = files.last() {
+        if synced.is_some_and(|synced| begins(path) < synced) {
+            return;
+        }
+        // What cannot be read is told where it is followed.
+        let Ok(bytes) = std::fs::read(path) else {
+            return;
+        };
+        let is_begun = match decode(&bytes) {
+            Ok(_) => false,
+            Err(error) => {
+                let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
+                synced.is_some() || is_short || bytes.iter().all(|byte| *byte == 0)
+            }
+        };
+        if !is_begun {
+            return;
+        }
+        let found = format!("{} bytes of a segment that was begun", bytes.len());
+        let finding = Finding::damage(path, 0, found, "no such segment").unfinished();
+        seen.findings.push(finding);
+        files.pop();
+    }
+}
+
+/// Tells what was synced and is not there, though all that is there may fit.
+fn missing(
+    log: &Path,
+    files: &[PathBuf],
+    ends: Option<u64>,
+    synced: Option<u64>,
+    applied: Option<&Applied>,
+    followed: &Followed,
+    seen: &mut LogSeen,
+) {
+    let (Some(first), Some(last)) = (files.first(), files.last()) else {
+        let synced = synced.map(|synced| format!("up to byte {synced}, which were synced"));
+        let applied = applied.and_then(|applied| applied.last);
+        let applied = applied.map(|last| format!("with entry {}, which was applied", last.index));
+        if let Some(what) = synced.or(applied) {
+            let expected = format!("segments {what}");
+            let finding = Finding::damage(log, 0, "no segment", expected);
+            seen.findings.push(finding);
+        }
+        return;
+    };
+    if let (Some(ends), Some(synced)) = (ends, synced)
+        && ends < synced
+    {
+        let found = format!("the end of the log, at byte {ends} of all segments");
+        let expected = format!("records up to byte {synced}, which were synced");
+        let offset = ends.saturating_sub(begins(last));
+        let finding = Finding::damage(last, offset, found, expected);
+        seen.findings.push(finding);
+    }
+    if followed.is_known && followed.before > followed.state.purged {
+        let found = format!("a segment that begins behind entry {:?}", followed.before);
+        let purged = followed.state.purged;
+        let expected = format!("the one before it: only entries up to {purged:?} were purged");
+        let finding = Finding::damage(first, 0, found, expected);
+        seen.findings.push(finding);
+    }
+}
+
+/// How far the log was synced at least, if that is told.
+fn synced(log: &Path, seen: &mut LogSeen) -> Option<u64> {
+    Synced::read(log).unwrap_or_else(|error| {
+        let path = synced::path(log);
+        seen.findings
+            .push(of_ours(&path, &error, error.to_string()));
+        None
+    })
+}
+
+impl Followed {
+    /// What comes next is not known: neither is where the log stands behind it.
+    fn lost(&mut self) {
+        self.state = State::default();
+        self.is_known = false;
+    }
 }
 
 /// One segment.
 struct Walk<'a> {
     path: &'a Path,
     bytes: &'a [u8],
+    /// The offset of its first byte.
+    begins: u64,
     is_last: bool,
     is_first: bool,
-    /// How far the log was synced, at least.
-    synced: Option<StoredLogId>,
-    state: &'a mut State,
+    /// Up to which offset the log was synced, at least.
+    synced: Option<u64>,
+    followed: &'a mut Followed,
     seen: &'a mut LogSeen,
-    membership: &'a mut Option<Membership>,
 }
 
 impl Walk<'_> {
@@ -211,11 +303,12 @@ impl Walk<'_> {
     /// No record is at `at`. Returns where the next one is.
     fn stopped(&mut self, at: usize, error: &io::Error) -> Option<usize> {
         let rest = &self.bytes[at..];
-        let next = next_record(rest);
-        let incomplete = error.kind() == io::ErrorKind::UnexpectedEof && !fits_to_the_end(rest);
-        let zeros = rest.iter().all(|byte| *byte == 0);
-        let all_synced = self.synced <= self.state.last;
-        if self.is_last && next.is_none() && (incomplete || zeros) && all_synced {
+        let is_unfinished = self.is_last
+            && match self.synced {
+                Some(synced) => self.begins + at as u64 >= synced,
+                None => looks_unfinished(rest, error),
+            };
+        if is_unfinished {
             let found = format!("{} bytes of a record", rest.len());
             let finding = Finding::damage(self.path, at as u64, found, "its end").unfinished();
             self.seen.findings.push(finding);
@@ -223,10 +316,8 @@ impl Walk<'_> {
         }
         let found = format!("no record: {error}");
         self.damage(at, found, "a record whose CRC fits");
-        // What it held is not known: neither is where the log stands behind it.
-        *self.state = State::default();
-        self.is_first = true;
-        next.map(|next| at + next)
+        self.followed.lost();
+        next_record(rest).map(|next| at + next)
     }
 
     fn record(&mut self, record: &RaftLogRecord<Records>, at: usize) {
@@ -240,11 +331,16 @@ impl Walk<'_> {
                     purged: found.purged().copied(),
                     node: found.user_data.as_ref().map(|identity| identity.node),
                 };
-                if at == 0 && !self.is_first && state != *self.state {
-                    let (found, expected) = (format!("{state:?}"), format!("{:?}", self.state));
+                if self.is_first && at == 0 {
+                    self.followed.before = state.last;
+                }
+                let known = &self.followed.state;
+                if at == 0 && !self.is_first && self.followed.is_known && state != *known {
+                    let (found, expected) = (format!("{state:?}"), format!("{known:?}"));
                     self.damage(at, found, expected);
                 }
-                *self.state = state;
+                self.followed.state = state;
+                self.followed.is_known = true;
             }
             WALRecord::Action(action) => self.action(action, at),
         }
@@ -259,14 +355,14 @@ impl Walk<'_> {
                         Some(Ordering::Equal | Ordering::Greater)
                     )
                 };
-                if self.state.vote.as_ref().is_some_and(goes_back) {
-                    let expected = format!("one not before {:?}", self.state.vote);
+                if self.followed.state.vote.as_ref().is_some_and(goes_back) {
+                    let expected = format!("one not before {:?}", self.followed.state.vote);
                     self.damage(at, format!("{vote:?}"), expected);
                 }
-                self.state.vote = Some(vote.clone());
+                self.followed.state.vote = Some(vote.clone());
             }
             RaftLogAction::Append(id, payload) => {
-                if let Some(last) = self.state.last
+                if let Some(last) = self.followed.state.last
                     && (id.index != last.index + 1 || id.term < last.term)
                 {
                     self.damage(
@@ -275,35 +371,42 @@ impl Walk<'_> {
                         format!("the one behind {last:?}"),
                     );
                 }
-                self.state.last = Some(*id);
+                self.followed.state.last = Some(*id);
                 if let EntryPayload::Membership(membership) = &payload.0 {
-                    *self.membership = Some(membership.clone());
+                    self.followed.membership = Some(membership.clone());
                 }
             }
             RaftLogAction::Commit(id) => {
-                let beyond = self.state.last.is_some_and(|last| *id > last);
-                if beyond || Some(*id) < self.state.committed {
+                let beyond = self.followed.state.last.is_some_and(|last| *id > last);
+                if beyond || Some(*id) < self.followed.state.committed {
                     let State {
                         committed, last, ..
-                    } = &*self.state;
+                    } = &self.followed.state;
                     let expected = format!("between {committed:?} and {last:?}");
                     self.damage(at, format!("committed {id:?}"), expected);
                 }
-                self.state.committed = Some(*id);
+                self.followed.state.committed = Some(*id);
             }
             RaftLogAction::TruncateAfter(kept) => {
-                if *kept < self.state.committed {
-                    let expected = format!("at least {:?}", self.state.committed);
+                if *kept < self.followed.state.committed {
+                    let expected = format!("at least {:?}", self.followed.state.committed);
                     self.damage(at, format!("truncated to {kept:?}"), expected);
                 }
-                self.state.last = self.state.last.min(*kept);
+                self.followed.state.last = self.followed.state.last.min(*kept);
             }
             RaftLogAction::PurgeUpto(id) => {
-                self.state.purged = self.state.purged.max(Some(*id));
-                self.state.last = self.state.last.max(Some(*id));
+                self.followed.state.purged = self.followed.state.purged.max(Some(*id));
+                self.followed.state.last = self.followed.state.last.max(Some(*id));
             }
         }
     }
+}
+
+/// Whether a record that does not fit was being written, as far as it and what follows tell.
+fn looks_unfinished(rest: &[u8], error: &io::Error) -> bool {
+    let is_short = error.kind() == io::ErrorKind::UnexpectedEof && !fits_to_the_end(rest);
+    let is_zero = rest.iter().all(|byte| *byte == 0);
+    (is_short || is_zero) && next_record(rest).is_none()
 }
 
 /// The record that begins here, and its length.

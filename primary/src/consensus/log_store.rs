@@ -18,9 +18,9 @@
 //!   making the end of the log durable, see [`log_tail`].
 //!
 //! Traps: the callback runs on the flush thread and takes this store's lock, so nothing that holds the lock
-//! may wait for that thread. It could only be made to by filling raft-log's queue of 1,024 requests or
-//! [`QUEUE_BYTES`], hence the lower bound of [`SEGMENT_BYTES_MIN`] and the bound on unflushed bytes before
-//! anything is proposed. Dropping raft-log joins the thread, so only `Owner` does.
+//! may wait for that thread. It could only be made to by filling raft-log's queue of [`QUEUE_REQUESTS`] or
+//! [`QUEUE_BYTES`], hence `append` goes in pieces and waits without the lock while much is on its way to the
+//! disk ([`ahead_bytes_max`]). Dropping raft-log joins the thread, so only `Owner` does.
 
 use std::fmt;
 use std::fmt::Debug;
@@ -39,7 +39,7 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use raft_log::api::raft_log_writer::RaftLogWriter;
 use raft_log::{Callback, RaftLog};
 use tidemark_protocol::{NodeId, Term};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::cell::{Cell, CellEntry, CellVote, LogId};
 use super::disk::{Flush, SlowDisk};
@@ -56,10 +56,15 @@ use super::synced::Synced;
 pub(super) const READ_BYTES_MAX: usize = 4 << 20;
 /// Most entries read from the log in one go.
 const READ_ENTRIES_MAX: u64 = 1024;
-/// Smallest segment: fewer would fill raft-log's request queue within one append.
+/// Smallest segment: each is a file.
 pub(super) const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// Where raft-log would begin to block its caller. Far above what is let in.
+/// Where raft-log would begin to block its caller, by bytes and by requests, which are its own number.
 const QUEUE_BYTES: usize = 1 << 30;
+const QUEUE_REQUESTS: u64 = 1024;
+/// Requests for each segment: its rest, the new file, and that one's first record.
+const SEGMENT_REQUESTS: u64 = 3;
+/// Most bytes appended under one lock, unless a single entry is larger.
+const PIECE_BYTES: u64 = 8 << 20;
 /// A flush at least this long, of several entries, is followed by a pause: those whose writes it finished
 /// are about to write again, and would otherwise miss the next and wait for two.
 const LINGER_FROM: Duration = Duration::from_micros(400);
@@ -85,6 +90,8 @@ pub(super) struct LogOptions {
     pub(super) cache_entries: u64,
     /// Size at which a segment is closed.
     pub(super) segment_bytes: u64,
+    /// Whether something tells of entries that were in it: then it is not made anew if it is missing.
+    pub(super) is_used: bool,
 }
 
 /// The log. Clones share it.
@@ -102,8 +109,14 @@ struct Shared {
     /// Payload bytes appended and not yet flushed.
     unflushed_bytes: AtomicU64,
     flushes: Flushes,
-    /// Where the last entry is told that was flushed.
+    /// Where it is told how far the log was flushed.
     synced: Synced,
+    /// The same, for `append`: offset of the end of what was flushed. The highest there is once nothing will be.
+    flushed: watch::Sender<u64>,
+    /// Offset of the end of what was written.
+    ends: AtomicU64,
+    /// How far `ends` may be ahead of `flushed` before `append` waits.
+    ahead_bytes_max: u64,
     slow_disk: Option<Arc<dyn SlowDisk>>,
     fence: Fence,
     failure: Failure,
@@ -139,8 +152,8 @@ pub(super) enum OnFlushed {
 /// A flush that was begun, and who waits for it.
 pub(super) struct Flushed {
     waiting: Waiting,
-    /// The last entry when it began.
-    last: Option<StoredLogId>,
+    /// Offset of the log's end when it began.
+    end: u64,
     /// Says only how long to pause afterwards.
     begun: Instant,
     shared: Arc<Shared>,
@@ -174,18 +187,23 @@ impl LogStore {
         let path = &options.directory;
         let open = || {
             create_directory(path)?;
-            log_tail::settle(path, Synced::read(path)?)?;
+            let known = log_tail::Known {
+                synced: synced_before(path)?,
+                is_used: options.is_used,
+            };
+            log_tail::settle(path, known)?;
             let mut log = RaftLog::<Records>::open(Arc::new(raft_log_config(options)?))?;
+            begins_where_purged(&log)?;
             let got = identify(&mut log, options.node)?;
-            // All that is there was made durable above.
-            let synced = Synced::begin(path, log.log_state().last().copied())?;
-            Ok((log, got, synced))
+            let end = sync(&mut log)?;
+            let synced = Synced::begin(path, end)?;
+            Ok((log, got, synced, end))
         };
         let failed = |source| ConsensusError::Log {
             path: path.clone(),
             source,
         };
-        let (log, got, synced) = open().map_err(failed)?;
+        let (log, got, synced, end) = open().map_err(failed)?;
         if got != options.node {
             let expected = options.node;
             return Err(ConsensusError::ForeignLog {
@@ -208,6 +226,9 @@ impl LogStore {
             unflushed_bytes: AtomicU64::new(0),
             flushes: Flushes::default(),
             synced,
+            flushed: watch::Sender::new(end),
+            ends: AtomicU64::new(end),
+            ahead_bytes_max: ahead_bytes_max(options.segment_bytes),
             slow_disk,
             fence,
             failure,
@@ -333,6 +354,14 @@ impl LogStore {
         })
     }
 
+    /// Waits while so much is on its way to the disk that more might have to wait under the lock.
+    async fn room(&self) {
+        let ends = self.shared.ends.load(Ordering::Relaxed);
+        let has_room = |flushed: &u64| ends.saturating_sub(*flushed) <= self.shared.ahead_bytes_max;
+        // The sender is ours.
+        let _ = self.shared.flushed.subscribe().wait_for(has_room).await;
+    }
+
     /// Does `write` to the log, then sees to it that it is flushed.
     fn write<T>(
         &self,
@@ -362,12 +391,18 @@ impl Shared {
     }
 
     fn flush_and_wait(&self) -> io::Result<()> {
-        let (done, result) = mpsc::channel();
-        self.lock().with(|log| {
-            log.flush(true, Some(OnFlushed::Hand(done)))?;
-            log.wait_worker_idle()
-        })?;
-        result.recv().unwrap_or_else(|_dropped| Err(closed()))
+        self.lock().with(|log| sync(log).map(drop))
+    }
+
+    /// What was written is flushed up to here: `append` may go on.
+    fn flushed(&self, end: u64) {
+        self.flushed
+            .send_if_modified(|flushed| end > std::mem::replace(flushed, end.max(*flushed)));
+    }
+
+    /// Nothing is flushed any more: whoever waits in `append` is to hear of it.
+    fn ended(&self) {
+        self.flushed(u64::MAX);
     }
 
     fn close(&self) {
@@ -375,6 +410,7 @@ impl Shared {
         let log = state.log.take();
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
+        self.ended();
         // Joins the flush thread, whose callbacks take the lock.
         drop(log);
         waiting.complete(&Err(closed()));
@@ -399,6 +435,7 @@ impl State {
         }
         let log = self.log.as_mut().ok_or_else(closed)?;
         let written = write(log, &mut self.waiting)?;
+        shared.ends.store(end(log)?, Ordering::Relaxed);
         if self.flushing {
             self.wanted = true;
         } else {
@@ -412,16 +449,17 @@ impl State {
         debug_assert!(!self.flushing, "two flushes at a time");
         let log = self.log.as_mut().ok_or_else(closed)?;
         let waiting = std::mem::take(&mut self.waiting);
-        let last = log.log_state().last().copied();
+        let end = end(log)?;
         if forgets_fsync() {
             waiting.complete(&Ok(()));
+            shared.flushed(end);
             return Ok(());
         }
         self.flushing = true;
         self.wanted = false;
         let flushed = Flushed {
             waiting,
-            last,
+            end,
             begun: Instant::now(),
             shared: shared.clone(),
             is_sent: false,
@@ -469,12 +507,12 @@ impl Waiting {
 
 impl Callback for OnFlushed {
     fn send(self, result: io::Result<()>) {
-        fail::fail_point!("log::after_flush");
         let mut flushed = match self {
             Self::Tell(flushed) => flushed,
             // Nobody waits where the log was closed meanwhile.
             Self::Hand(to) => return drop(to.send(result)),
         };
+        fail::fail_point!("log::after_flush");
         let pause = flushed.tell(&result);
         #[allow(
             clippy::disallowed_methods,
@@ -492,8 +530,10 @@ impl Flushed {
         let waiting = std::mem::take(&mut self.waiting);
         if let Err(error) = result {
             self.shared.failure.set("flush the log", error);
-        } else if let Some(last) = self.last {
-            self.shared.synced.note(last);
+            self.shared.ended();
+        } else {
+            self.shared.synced.note(self.end);
+            self.shared.flushed(self.end);
         }
         self.shared
             .unflushed_bytes
@@ -541,6 +581,7 @@ impl Drop for Flushed {
         // The flush thread ended before this one's turn, in an orderly close never. Nothing would be flushed
         // any more, and perhaps nobody waits here who could tell.
         self.shared.failure.set("flush the log", &closed());
+        self.shared.ended();
         std::mem::take(&mut self.waiting).complete(&Err(closed()));
     }
 }
@@ -673,23 +714,33 @@ impl RaftLogStorage<Cell> for LogStore {
         I::IntoIter: OptionalSend,
     {
         fail::fail_point!("log::before_append");
-        self.write("append to the log", |log, waiting| {
-            let (mut bytes, mut count) = (0, 0);
-            let records = entries.into_iter().map(|CellEntry { log_id, payload }| {
-                let payload = StoredPayload(payload);
-                bytes += payload.cached_bytes();
-                count += 1;
-                (StoredLogId::from(&log_id), payload)
-            });
-            log.append(records)?;
-            self.shared
-                .unflushed_bytes
-                .fetch_add(bytes, Ordering::Relaxed);
-            waiting.bytes += bytes;
-            waiting.entries += count;
-            waiting.appends.push(callback);
-            Ok(())
-        })
+        let mut entries = entries.into_iter().peekable();
+        let mut callback = Some(callback);
+        while callback.is_some() {
+            self.room().await;
+            self.write("append to the log", |log, waiting| {
+                let (mut bytes, mut count) = (0, 0);
+                let piece = std::iter::from_fn(|| {
+                    let more = entries.next_if(|_| bytes < PIECE_BYTES);
+                    let CellEntry { log_id, payload } = more?;
+                    let payload = StoredPayload(payload);
+                    bytes += payload.cached_bytes();
+                    count += 1;
+                    Some((StoredLogId::from(&log_id), payload))
+                });
+                log.append(piece)?;
+                self.shared
+                    .unflushed_bytes
+                    .fetch_add(bytes, Ordering::Relaxed);
+                waiting.bytes += bytes;
+                waiting.entries += count;
+                if entries.peek().is_none() {
+                    waiting.appends.extend(callback.take());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -727,6 +778,55 @@ fn raft_log_config(options: &LogOptions) -> io::Result<raft_log::Config> {
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES);
     Ok(config)
+}
+
+/// How far what is written may be ahead of what is flushed: half of what raft-log's queue holds, so that a piece
+/// more always fits.
+fn ahead_bytes_max(segment_bytes: u64) -> u64 {
+    let segments = QUEUE_REQUESTS / SEGMENT_REQUESTS / 2;
+    let requests = segment_bytes
+        .max(SEGMENT_BYTES_MIN)
+        .saturating_mul(segments);
+    requests.min(QUEUE_BYTES as u64 / 2)
+}
+
+/// Offset of the log's end, which an append of nothing tells.
+fn end(log: &mut RaftLog<Records>) -> io::Result<u64> {
+    let last = log.append(std::iter::empty())?;
+    Ok(last.offset + last.size)
+}
+
+/// Flushes all that was written; returns the offset of its end. Blocks.
+fn sync(log: &mut RaftLog<Records>) -> io::Result<u64> {
+    let end = end(log)?;
+    let (done, result) = mpsc::channel();
+    log.flush(true, Some(OnFlushed::Hand(done)))?;
+    log.wait_worker_idle()?;
+    result.recv().unwrap_or_else(|_dropped| Err(closed()))?;
+    Ok(end)
+}
+
+/// How far the log was synced before this start, if that is told.
+fn synced_before(path: &Path) -> io::Result<Option<u64>> {
+    match Synced::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let log = path.display();
+            tracing::warn!(%log, %error, "the file beside the log does not tell how far it was synced");
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
+/// Refuses a log whose first segments are missing: what they held was not purged.
+fn begins_where_purged(log: &RaftLog<Records>) -> io::Result<()> {
+    let state = log.log_state();
+    let next = state.purged().map_or(0, |purged| purged.index + 1);
+    let is_there = state.last().is_some_and(|last| last.index >= next);
+    if is_there && log.read(next, next + 1).next().transpose()?.is_none() {
+        return Err(damaged(format!("entry {next} and its segment are missing")));
+    }
+    Ok(())
 }
 
 /// Creates the directory durably: a crash must not take it away with the log in it.
@@ -792,6 +892,7 @@ mod tests {
             cache_bytes: 0,
             cache_entries: 0,
             segment_bytes: SEGMENT_BYTES_MIN,
+            is_used: false,
         };
         let failure = Failure::new();
         let mut log =
@@ -810,7 +911,7 @@ mod tests {
         };
         let flushed = Flushed {
             waiting,
-            last: None,
+            end: 0,
             begun: Instant::now(),
             shared: log.shared.clone(),
             is_sent: false,
@@ -833,5 +934,37 @@ mod tests {
         );
         let refused = log.save_vote(&CellVote::new(2, 1)).await;
         assert!(refused.expect_err("final").to_string().contains("on fire"));
+    }
+
+    /// Whoever fills raft-log's queue waits for its thread, which needs the lock that is held then.
+    #[tokio::test]
+    async fn appending_waits_before_the_queue_is_full_until_it_is_flushed_or_will_never_be() {
+        for segment_bytes in [1, SEGMENT_BYTES_MIN, 64 << 20, u64::MAX] {
+            let ahead = ahead_bytes_max(segment_bytes);
+            let pieces = ahead + 2 * PIECE_BYTES + (64 << 20);
+            let segment_bytes = segment_bytes.max(SEGMENT_BYTES_MIN);
+            assert!(SEGMENT_REQUESTS * (pieces / segment_bytes) < QUEUE_REQUESTS);
+            assert!(pieces < QUEUE_BYTES as u64);
+        }
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let options = LogOptions {
+            directory: directory.path().join("log"),
+            node: NodeId(1),
+            cache_bytes: 0,
+            cache_entries: 0,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            is_used: false,
+        };
+        let log = LogStore::open(&options, None, Fence::default(), Failure::new()).expect("opens");
+        let shared = log.shared.clone();
+        let ends = shared.ends.load(Ordering::Relaxed) + shared.ahead_bytes_max + 9;
+        shared.ends.store(ends, Ordering::Relaxed);
+        for end in [ends - shared.ahead_bytes_max, u64::MAX] {
+            let mut waiting = std::pin::pin!(log.room());
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            shared.flushed(end);
+            waiting.await;
+            shared.ends.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

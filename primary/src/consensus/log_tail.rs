@@ -3,11 +3,12 @@
 //! # What was never synced
 //!
 //! When the power fails, any part of what was written since the last fsync may be missing: the file has grown, and in the
-//! place of what did not reach the disk it shows zeros, by whole sectors, with later parts behind them. raft-log cuts off
-//! a record at the very end, and zeros; a record that is damaged with more behind it it takes for rot, and refuses the
-//! log. So first of all such a tail is cut off: from the first record of the last segment on that does not match its CRC,
-//! if the records before it reach as far as the log is known to have been synced ([`super::synced`]). Whatever was synced
-//! stays, so nothing goes that anybody was told of. Damage before that is left to be refused.
+//! place of what did not reach the disk it shows zeros, by whole sectors, with later parts behind them. Up to which byte
+//! the log was synced is known at least ([`super::synced`]). So first of all the tail is cut off from the first record on
+//! that is not whole, if it begins there or behind: nobody was told of any of that, be it an entry or a vote. A record in
+//! front of that byte that is not whole, or a log that ends before it, has lost what others were told of: it is refused,
+//! and so is a log that is not there at all. Where nothing tells how far it was synced, raft-log decides: it cuts off a
+//! record at the very end, and zeros, and refuses damage with more behind it.
 //!
 //! # What may not have been synced
 //!
@@ -19,7 +20,8 @@
 //! and then synced.
 //!
 //! The last is enough: raft-log writes to a segment only after it has synced the one before. If the last is
-//! empty, because of a crash between the two, the one before it has not been synced for certain.
+//! empty, because of a crash between the two or because nothing of it reached the disk, the one before it has not been
+//! synced for certain, and is the last. raft-log removes the empty one.
 //!
 //! In place: a crash on the way leaves the same bytes, and a full disk is no obstacle. Costs reading and
 //! writing one segment per start.
@@ -29,22 +31,38 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use raft_log::RaftLogRecord;
 use raft_log::chunked_wal::Config;
 use raft_log::codeq::Decode;
-use raft_log::{RaftLogAction, RaftLogRecord};
 
-use super::records::{Records, StoredLogId};
+use super::records::{Records, damaged};
 
 /// Bytes read and written at a time.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Makes what the segments in `directory` hold durable, but for what was torn behind `synced`. Blocks.
-pub(super) fn settle(directory: &Path, synced: Option<StoredLogId>) -> io::Result<()> {
+/// What is known of a log before it is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// Up to which offset it was synced, at least. `None`: nothing tells.
+    pub(super) synced: Option<u64>,
+    /// Whether something tells of entries that were in it.
+    pub(super) is_used: bool,
+}
+
+/// Makes what the segments in `directory` hold durable, but for what was never synced and is torn. Blocks.
+pub(super) fn settle(directory: &Path, known: Known) -> io::Result<()> {
+    let mut is_empty = true;
     for segment in segments(directory)?.iter().rev() {
-        cut_torn(segment, synced)?;
+        if let Some(synced) = known.synced {
+            cut_torn(segment, synced)?;
+        }
         if rewrite(segment)? > 0 {
+            is_empty = false;
             break;
         }
+    }
+    if is_empty && (known.is_used || known.synced.is_some()) {
+        return Err(damaged("there is nothing in it, and there was"));
     }
     File::open(directory)?.sync_all()
 }
@@ -63,39 +81,42 @@ pub(super) fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(segments)
 }
 
-/// Cuts off what a failure of the power left of writes that were never synced.
-fn cut_torn(segment: &Path, synced: Option<StoredLogId>) -> io::Result<()> {
-    let Some(synced) = synced else {
-        return Ok(());
-    };
+/// The offset at which a segment begins.
+pub(super) fn begins(segment: &Path) -> u64 {
+    let name = segment.file_name().unwrap_or_default().to_string_lossy();
+    Config::parse_chunk_file_name(&name).unwrap_or(0)
+}
+
+/// Cuts off what a failure of the power left of writes that were never synced. Refuses to lose any that were.
+fn cut_torn(segment: &Path, synced: u64) -> io::Result<()> {
     let bytes = std::fs::read(segment)?;
-    let Some(sound) = torn_from(&bytes, synced) else {
+    let (sound, stopped) = sound(&bytes);
+    let (path, got) = (segment.display(), bytes.len());
+    if begins(segment) + (sound as u64) < synced {
+        let found = stopped.map_or_else(|| "it ends".to_owned(), |error| error.to_string());
+        return Err(damaged(format!(
+            "byte {sound} of {path}: {found}, where the log was synced up to byte {synced} of all segments"
+        )));
+    }
+    if stopped.is_none() {
         return Ok(());
-    };
-    let (got, segment_path) = (bytes.len(), segment.display());
-    tracing::warn!(segment = %segment_path, bytes = got, sound, "the end of the log is torn and cut off");
+    }
+    tracing::warn!(segment = %path, bytes = got, sound, "the end of the log is torn and cut off");
     let file = OpenOptions::new().write(true).open(segment)?;
     file.set_len(sound as u64)?;
     file.sync_all()
 }
 
-/// Where the first damaged record begins, if nothing from it on is known to have been synced.
-fn torn_from(bytes: &[u8], synced: StoredLogId) -> Option<usize> {
-    let reaches = |last: &StoredLogId| *last >= synced;
-    let mut reached = false;
+/// How many bytes are whole records, and why what follows is none.
+fn sound(bytes: &[u8]) -> (usize, Option<io::Error>) {
     let mut rest = bytes;
     loop {
         let from = bytes.len() - rest.len();
         if rest.is_empty() {
-            return None;
+            return (from, None);
         }
-        match RaftLogRecord::<Records>::decode(&mut rest) {
-            Ok(RaftLogRecord::Action(RaftLogAction::Append(last, _))) => reached |= reaches(&last),
-            Ok(RaftLogRecord::Checkpoint(state)) => reached |= state.last().is_some_and(reaches),
-            Ok(RaftLogRecord::Action(_)) => {}
-            // raft-log's own: a record that ends with the file.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-            Err(_) => return reached.then_some(from),
+        if let Err(error) = RaftLogRecord::<Records>::decode(&mut rest) {
+            return (from, Some(error));
         }
     }
 }
@@ -120,11 +141,12 @@ fn rewrite(segment: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use openraft::EntryPayload;
+    use raft_log::RaftLogAction;
     use raft_log::codeq::Encode;
 
     use super::*;
     use crate::consensus::Command;
-    use crate::consensus::records::StoredPayload;
+    use crate::consensus::records::{StoredLogId, StoredPayload};
     use crate::consensus::tests::transaction;
 
     fn name(offset: u64) -> String {
@@ -144,7 +166,7 @@ mod tests {
         for (name, content) in &files {
             std::fs::write(directory.path().join(name), content).expect("written");
         }
-        settle(directory.path(), None).expect("settled");
+        settle(directory.path(), Known::default()).expect("settled");
         for (name, content) in files {
             let found = std::fs::read(directory.path().join(&name)).expect("still there");
             assert!(found == content, "{name} changed");
@@ -171,44 +193,101 @@ mod tests {
         bytes
     }
 
+    /// Settles segments that hold these bytes; returns what they hold then, or the refusal.
+    fn settled(
+        segments: &[(u64, &[u8])],
+        synced: Option<u64>,
+        is_used: bool,
+    ) -> Result<Vec<Vec<u8>>, String> {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = |begins: u64| directory.path().join(name(begins));
+        for (begins, bytes) in segments {
+            std::fs::write(path(*begins), bytes).expect("written");
+        }
+        let known = Known { synced, is_used };
+        let result = settle(directory.path(), known).map_err(|error| error.to_string());
+        let left = segments.iter().map(|(begins, bytes)| {
+            let left = std::fs::read(path(*begins)).expect("still there");
+            assert!(result.is_ok() || left == *bytes, "refused and changed");
+            left
+        });
+        let left = left.collect();
+        result.map(|()| left)
+    }
+
+    /// Where the segment begins.
+    const BEGINS: u64 = 5000;
+
     #[test]
-    fn what_is_torn_behind_the_last_sync_is_cut_off_and_what_was_synced_is_not() {
+    fn what_is_torn_behind_the_last_sync_is_cut_off_and_what_was_synced_is_refused() {
         let (synced, all) = (entries(2), entries(4));
         assert!(all.starts_with(&synced));
-        assert_eq!(torn_from(&all, id(1)), None, "nothing is wrong with it");
-        let mut cut = 0;
+        let mark = Some(BEGINS + synced.len() as u64);
+        let sound = |bytes: &[u8]| settled(&[(BEGINS, bytes)], mark, true);
+        assert_eq!(sound(&all), Ok(vec![all.clone()]), "nothing is wrong");
         for lost in 0..all.len() / SECTOR_BYTES {
             let mut torn = all.clone();
             torn[lost * SECTOR_BYTES..(lost + 1) * SECTOR_BYTES].fill(0);
-            let found = torn_from(&torn, id(1));
             if lost * SECTOR_BYTES < synced.len() {
-                assert_eq!(found, None, "sector {lost} was synced");
+                let refused = sound(&torn).expect_err("it was synced");
+                assert!(refused.contains(&name(BEGINS)), "sector {lost}: {refused}");
                 continue;
             }
-            let Some(from) = found else {
-                // A length that is lost may point beyond the end, which raft-log sees to.
-                continue;
-            };
-            assert!(from >= synced.len() && from < (lost + 1) * SECTOR_BYTES);
-            cut += 1;
-
-            let directory = tempfile::tempdir().expect("temporary directory");
-            let segment = directory.path().join(name(0));
-            std::fs::write(&segment, &torn).expect("written");
-            settle(directory.path(), None).expect("settled");
-            let left = std::fs::read(&segment).expect("still there");
-            assert!(left == torn, "nobody knows what was synced");
-            settle(directory.path(), Some(id(1))).expect("settled");
-            let left = std::fs::read(&segment).expect("still there");
-            assert!(left == all[..from], "sector {lost}");
+            let left = sound(&torn).expect("never synced").remove(0);
+            assert!(left.len() >= synced.len() && left.len() < (lost + 1) * SECTOR_BYTES);
+            assert!(all.starts_with(&left), "sector {lost}");
+            let unknown = settled(&[(BEGINS, &torn)], None, true);
+            assert_eq!(unknown, Ok(vec![torn]), "nobody knows what was synced");
         }
-        assert!(cut > 0, "some sector lies within a record");
+    }
+
+    /// A length that changed may point behind the end of the file, as that of a record does that was being written.
+    #[test]
+    fn no_bit_of_what_was_synced_may_change_and_no_byte_of_it_be_missing() {
+        let synced = entries(2);
+        let mark = Some(BEGINS + synced.len() as u64);
+        // The whole of the header and of the end of the last entry, and a sample of its page.
+        let last = synced.len() / 2..synced.len();
+        let bytes = last.filter(|at| at % (synced.len() / 2) < 200 || at % 97 == 0);
+        for at in bytes {
+            for bit in 0..8 {
+                let mut rotten = synced.clone();
+                rotten[at] ^= 1 << bit;
+                let settled = settled(&[(BEGINS, &rotten)], mark, true);
+                assert!(settled.is_err(), "bit {bit} of byte {at}");
+            }
+        }
+        for cut in [0, 1, synced.len() / 2, synced.len() - 1] {
+            let settled = settled(&[(BEGINS, &synced[..cut])], mark, true);
+            assert!(settled.is_err(), "cut at {cut}");
+        }
+        let settled = settled(&[(0, &synced)], mark, true);
+        assert!(settled.is_err(), "the last segment is missing");
     }
 
     #[test]
-    fn a_new_log_has_nothing_to_settle_and_a_missing_one_is_an_error() {
+    fn a_new_segment_of_which_nothing_was_synced_gives_way_to_the_one_before() {
+        let (before, mut torn) = (entries(2), entries(2));
+        torn[..SECTOR_BYTES].fill(0);
+        let begins = before.len() as u64;
+        for synced in [begins, begins / 2] {
+            let segments: [(u64, &[u8]); 2] = [(0, &before), (begins, &torn)];
+            let left = settled(&segments, Some(synced), true);
+            assert_eq!(left, Ok(vec![before.clone(), Vec::new()]));
+        }
+        let segments: [(u64, &[u8]); 2] = [(0, &before[..before.len() - 1]), (begins, &[])];
+        let left = settled(&segments, Some(begins / 2), true).expect("the second was never synced");
+        assert_eq!(left[0], before[..before.len() / 2]);
+        assert!(settled(&segments, Some(begins), true).is_err());
+    }
+
+    #[test]
+    fn a_new_log_has_nothing_to_settle_and_one_that_was_there_is_missed() {
+        assert_eq!(settled(&[], None, false), Ok(Vec::new()));
+        assert!(settled(&[], None, true).is_err());
+        assert!(settled(&[], Some(9), false).is_err());
+        assert!(settled(&[(0, &[])], None, true).is_err());
         let directory = tempfile::tempdir().expect("temporary directory");
-        settle(directory.path(), None).expect("nothing to do");
-        assert!(settle(&directory.path().join("absent"), None).is_err());
+        assert!(settle(&directory.path().join("absent"), Known::default()).is_err());
     }
 }

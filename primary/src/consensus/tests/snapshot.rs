@@ -289,6 +289,7 @@ async fn a_crash_between_the_note_of_an_install_and_the_log_starts_from_the_note
     let before = tempfile::tempdir().unwrap();
     let home = world.home(old);
     copy(&home.join("log"), &before.path().join("log"));
+    let synced = std::fs::read(home.join("log.synced")).unwrap();
     world.wires.heal();
     world.start(old).await;
     world.settled().await;
@@ -297,6 +298,7 @@ async fn a_crash_between_the_note_of_an_install_and_the_log_starts_from_the_note
     world.kill(old).await;
     std::fs::remove_dir_all(home.join("log")).unwrap();
     copy(&before.path().join("log"), &home.join("log"));
+    std::fs::write(home.join("log.synced"), synced).unwrap();
 
     world.start(old).await;
     // A machine that lost its memory: what it took over is on its disk, as it were.
