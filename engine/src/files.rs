@@ -77,12 +77,31 @@ pub(crate) fn remove_side_files(directory: &Path) -> Result<(), EngineError> {
 }
 
 /// Marks the database in `directory`, which nobody has open, as one that is at no position, whatever is there, until
-/// a whole copy takes its place; removes what is there. A crash on the way leaves the mark at least.
+/// a whole copy takes its place. What is there stays until then, under other names: it may be the best that is left. A
+/// crash on the way leaves the mark at least.
 pub fn mark_damaged(directory: &Path, reason: &str) -> Result<(), EngineError> {
     replace(directory, DAMAGED, reason.as_bytes())?;
-    remove(&main_path(directory))?;
-    remove(&directory.join(POSITIONS))?;
+    for name in [MAIN, WAL, POSITIONS] {
+        let from = directory.join(name);
+        match fs::rename(&from, set_aside(directory, name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(at("set aside", &from))?,
+        }
+    }
     remove_side_files(directory)
+}
+
+/// Takes the mark away, and what was set aside with it: a whole copy is in its place.
+pub(crate) fn unmark(directory: &Path) -> Result<(), EngineError> {
+    for name in [MAIN, WAL, POSITIONS] {
+        remove(&set_aside(directory, name))?;
+    }
+    remove(&directory.join(DAMAGED))?;
+    sync_directory(directory)
+}
+
+fn set_aside(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.{DAMAGED}"))
 }
 
 /// Whether the database in `directory` is marked.

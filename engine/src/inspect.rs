@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, PageNo, Position, StateChecksum};
 
 use crate::ffi;
-use crate::files::{MAIN, MAIN_NEW, POSITIONS, WAL};
+use crate::files::{DAMAGED, MAIN, MAIN_NEW, POSITIONS, WAL, is_marked};
 use crate::genesis;
-use crate::hash::page_hash;
+use crate::hash::{LOCK_PAGE, page_hash};
 use crate::journal::{self, Survey};
 
 mod wal;
@@ -69,6 +69,8 @@ pub enum Depth {
 pub struct Inspection {
     /// Where its content stands, if it is anywhere.
     pub position: Option<Position>,
+    /// The last position that the journal has, whatever the content is at.
+    pub noted: Option<Position>,
     /// Pages of the content.
     pub pages: u32,
     /// Pages of the main file that are not looked at, because the WAL has newer ones.
@@ -117,6 +119,7 @@ impl Finding {
 pub fn inspect(directory: &Path, id: DatabaseId, depth: Depth) -> Inspection {
     let mut seen = Inspection {
         position: None,
+        noted: None,
         pages: 0,
         covered: 0,
         findings: Vec::new(),
@@ -132,11 +135,19 @@ fn look(directory: &Path, id: DatabaseId, depth: Depth, seen: &mut Inspection) -
     let main_path = directory.join(MAIN);
     let journal_path = directory.join(POSITIONS);
     let wal_path = directory.join(WAL);
+    if is_marked(directory) {
+        let found = "marked: what lies beside it is not to be believed";
+        let expected = "no mark; the node fetches the copy when it runs";
+        let finding = Finding::damage(&directory.join(DAMAGED), 0, found, expected);
+        seen.findings.push(finding);
+        return Ok(());
+    }
 
     let journal = read_if_there(&journal_path)?;
     let survey = journal.as_deref().map(|bytes| journal::survey(id, bytes));
     if let Some(survey) = &survey {
         seen.findings.extend(survey.findings(&journal_path));
+        seen.noted = survey.entries.last().copied();
     }
     let main = match File::open(&main_path) {
         Ok(main) => main,
@@ -241,8 +252,11 @@ fn identify(
         return;
     };
     match missing {
-        // Everything is there, and what else is in the WAL was no part of any state; or the last injection is not.
-        0 | 1 => seen.findings.push(tail.clone()),
+        // Everything is there, and what else is in the WAL was no part of any state: of an injection that was killed,
+        // and of which later ones have written over the beginning.
+        0 => seen.findings.push(tail.clone().unfinished()),
+        // The last injection is not.
+        1 => seen.findings.push(tail.clone()),
         _ => {
             seen.findings.push(Finding {
                 severity: Severity::Damage,
@@ -277,7 +291,15 @@ fn structure(
         main_path
     } else {
         // A file of this name is worthless to everybody else.
-        content.write(&beside)?;
+        if let Err(error) = content.write(&beside) {
+            let _ = std::fs::remove_file(&beside); // it may be that there is no room
+            let found = format!("no room or no way for a copy that SQLite could look at: {error}");
+            seen.findings.push(Finding {
+                found,
+                ..Finding::unread(&beside, &error)
+            });
+            return Ok(());
+        }
         &beside
     };
     let complaints = ffi::check(checked, depth == Depth::Full);
@@ -313,7 +335,17 @@ impl Content {
                 Some(offset) => self.frames.page(*offset, &mut image)?,
                 None => {
                     let offset = u64::from(page.0 - 1) * PAGE_SIZE as u64;
-                    self.main.read_exact_at(&mut image, offset)?;
+                    let read = self.main.read_exact_at(&mut image, offset);
+                    match read {
+                        // Nobody ever writes it: the file may not reach there yet.
+                        Err(error)
+                            if page == LOCK_PAGE
+                                && error.kind() == io::ErrorKind::UnexpectedEof =>
+                        {
+                            image = [0; PAGE_SIZE];
+                        }
+                        read => read?,
+                    }
                 }
             }
             take(page, &image)?;

@@ -159,6 +159,9 @@ pub(crate) fn read(directory: &Path, id: DatabaseId) -> Vec<Position> {
     bytes.map_or_else(|_| Vec::new(), |bytes| decode(id, &bytes))
 }
 
+/// Most findings that are told of one journal: where nothing fits, each of its entries would be one.
+const FINDINGS_MAX: usize = 20;
+
 /// A journal as it lies there, damage and all.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -208,6 +211,7 @@ impl Survey {
     pub(crate) fn findings(&self, path: &Path) -> impl Iterator<Item = Finding> {
         self.wrong
             .iter()
+            .take(FINDINGS_MAX)
             .map(move |(offset, found, expected, torn)| {
                 let finding = Finding::damage(path, *offset as u64, found, expected);
                 if *torn { finding.unfinished() } else { finding }

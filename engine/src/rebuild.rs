@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, PageNo, Position, StateChecksum};
 
 use crate::error::RebuildError;
-use crate::files::{self, DAMAGED, MAIN, MAIN_NEW, at};
+use crate::files::{self, MAIN, MAIN_NEW, at};
 use crate::hash::page_hash;
 use crate::journal::Journal;
 use crate::registry::OpenDirectory;
@@ -157,8 +157,7 @@ impl Prepared {
         files::rename(&self.directory, &self.path, MAIN)?;
         self.is_installed = true;
         Journal::create(&self.directory, self.id, self.target)?;
-        files::remove(&self.directory.join(DAMAGED))?;
-        files::sync_directory(&self.directory)?;
+        files::unmark(&self.directory)?;
         Ok(())
     }
 }

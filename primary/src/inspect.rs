@@ -34,14 +34,33 @@ pub fn inspect(directory: &Path, node: NodeId) -> VoterFiles {
         records,
         bytes,
         others,
+        manifest,
     } = inspect_log(directory, node);
-    let durable = sound(&directory.join("chain"), &mut findings, Chain::decode);
+    let path = directory.join("chain");
+    let durable = sound(&path, &mut findings, Chain::decode);
+    if let Some(manifest) = manifest {
+        findings.extend(older(&path, durable.as_ref(), &manifest));
+    }
     VoterFiles {
         findings,
         records,
         log_bytes: bytes,
         others,
         durable: durable.map_or_else(HashMap::default, |chain| chain.positions),
+    }
+}
+
+/// The chain is written before `applied`, which holds its bytes of then: it is there, and no older.
+fn older(path: &Path, chain: Option<&Chain>, manifest: &[u8]) -> Option<Finding> {
+    let least = Chain::decode(manifest).ok()?.index;
+    let expected = format!("one of entry {least:?} or later, as `applied` has it");
+    match chain {
+        Some(chain) if chain.index < least => {
+            let found = format!("the chain of entry {:?}", chain.index);
+            Some(Finding::damage(path, 0, found, expected))
+        }
+        None if !path.exists() => Some(Finding::damage(path, 0, "no file", expected)),
+        _ => None,
     }
 }
 
@@ -88,4 +107,30 @@ fn sound<T, E: std::fmt::Display>(
         }
     });
     None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::consensus::LogIndex;
+
+    #[test]
+    fn a_chain_that_is_missing_or_older_than_applied_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chain");
+        let of = |index| Chain {
+            index: Some(LogIndex(index)),
+            ..Chain::default()
+        };
+        let manifest = of(5).encode();
+        assert!(older(&path, None, &manifest).is_some(), "missing");
+        std::fs::write(&path, "what is told already").unwrap();
+        assert_eq!(older(&path, None, &manifest), None);
+        assert!(older(&path, Some(&of(4)), &manifest).is_some());
+        for index in [5, 6] {
+            assert_eq!(older(&path, Some(&of(index)), &manifest), None);
+        }
+    }
 }

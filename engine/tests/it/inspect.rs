@@ -28,7 +28,8 @@ fn filled() -> Node {
     for _ in 0..40 {
         node.commit("INSERT INTO t(b, c) VALUES(random() >> 1, randomblob(3000))");
     }
-    node.owner.checkpoint(CheckpointMode::Passive).unwrap();
+    // From the beginning of an empty WAL: behind its end lies nothing of before.
+    node.owner.checkpoint(CheckpointMode::Truncate).unwrap();
     for _ in 0..10 {
         node.commit("INSERT INTO t(b, c) VALUES(random() >> 1, randomblob(3000))");
     }
@@ -95,6 +96,46 @@ fn a_last_transaction_that_is_cut_anywhere_is_unfinished_and_an_earlier_one_is_d
     std::fs::write(&wal, &bytes[..whole - 100]).unwrap();
     let seen = look(files.path());
     assert!(damage(&seen).contains(&&*wal), "{seen:?}");
+}
+
+/// A transaction that was killed midway, and a shorter one written over its beginning after the next start: the rest of
+/// the first has the salt of now, and a checksum that follows on nothing.
+#[test]
+fn frames_of_a_killed_transaction_behind_the_end_are_unfinished() {
+    let node = filled();
+    let files = killed(&node);
+    let wal = files.path().join("main.db-wal");
+    let mut bytes = std::fs::read(&wal).unwrap();
+    bytes.extend_from_within(32 + FRAME..32 + 3 * FRAME);
+    std::fs::write(&wal, &bytes).unwrap();
+    let seen = look(files.path());
+    let severities: Vec<_> = seen.findings.iter().map(|f| f.severity).collect();
+    assert_eq!(severities, [Severity::Unfinished], "{seen:?}");
+    assert_eq!(seen.position, node.owner.position());
+}
+
+#[test]
+fn rows_that_break_a_check_are_content_and_a_marked_copy_is_damage() {
+    let mut node = filled();
+    node.commit("CREATE TABLE u(a CHECK(a > 0))");
+    node.commit("PRAGMA ignore_check_constraints=1; INSERT INTO u VALUES(-1)");
+    let files = killed(&node);
+    let seen = look(files.path());
+    assert_eq!(seen.findings, [], "{seen:?}");
+
+    tidemark_engine::mark_damaged(files.path(), "a test").unwrap();
+    let seen = look(files.path());
+    assert_eq!(damage(&seen), [files.path().join("damaged")], "{seen:?}");
+    assert_eq!(seen.position, None);
+    for name in FILES {
+        assert!(!files.path().join(name).exists(), "{name}");
+        let aside = files.path().join(format!("{name}.damaged"));
+        assert_eq!(
+            std::fs::read(aside).unwrap(),
+            std::fs::read(node.path.join(name)).unwrap(),
+            "{name}"
+        );
+    }
 }
 
 #[test]

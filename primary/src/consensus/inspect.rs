@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use openraft::EntryPayload;
 use raft_log::codeq::Decode;
 use raft_log::{RaftLogAction, RaftLogRecord, WALRecord};
@@ -41,6 +42,8 @@ pub(crate) struct LogSeen {
     pub(crate) bytes: u64,
     /// Voters of the newest membership here, without this node: id and base URL.
     pub(crate) others: BTreeMap<NodeId, String>,
+    /// What the machine said of the state that `applied` says is durable, if any is.
+    pub(crate) manifest: Option<Bytes>,
 }
 
 /// Where a log stands behind a record.
@@ -78,6 +81,7 @@ pub(crate) fn inspect_log(directory: &Path, node: NodeId) -> LogSeen {
             .push(Finding::damage(&log, 0, format!("of node {got}"), expected));
     }
     if let Some(applied) = applied {
+        seen.manifest = applied.last.map(|_| applied.manifest.clone());
         let purged = state.purged.map(|purged| purged.index);
         let durable = applied.last.map(|last| last.index);
         if purged > durable {

@@ -278,6 +278,26 @@ async fn a_purged_log_without_the_file_of_what_is_durable_is_not_opened() {
     assert!(matches!(error, ConsensusError::Gap { .. }), "{error}");
 }
 
+/// A voter that begins a new log beside what was applied from the old has forgotten whom it voted for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_gone_is_not_begun_anew_beside_what_was_applied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (consensus, _, term) = start(directory.path()).await;
+    index(&propose(&consensus, term, command(1)).await);
+    consensus.snapshot(DEADLINE).await.unwrap();
+    consensus.stop().await;
+    std::fs::remove_dir_all(directory.path().join("log")).unwrap();
+    std::fs::remove_file(directory.path().join("log.synced")).unwrap();
+    for again in [false, true] {
+        let config = config(directory.path());
+        let opened =
+            Consensus::start(config, disk(), Arc::new(NoTransport), Recorder::default()).await;
+        let error = opened.expect_err("no log");
+        let is_of_log = matches!(error, ConsensusError::Log { .. });
+        assert!(is_of_log, "{error}, again: {again}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_settings_are_named_all_at_once() {
     let directory = tempfile::tempdir().unwrap();
