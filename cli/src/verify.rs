@@ -37,7 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Time one node may take to tell its status.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
-/// Name under which the catalogue is verified.
+/// Name of the catalogue.
 const CATALOGUE: &str = "catalogue";
 
 /// What to verify.
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "data")]
     full: bool,
 
-    /// Of a replica, throw damaged copies away; of a voter, mark them to be fetched, if another voter has them (the
+    /// Of a replica, set damaged copies aside; of a voter, mark them to be fetched, if another voter has them (the
     /// token is shown to that). Never touches a log
     #[arg(long, requires = "data")]
     repair: bool,
@@ -99,8 +99,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .values_mut()
             .filter(|database| database.verdict == Verdict::Open);
         let last_look = Instant::now() >= until;
+        // Who has not answered by now is not asked again in this round.
+        let mut late = vec![false; nodes.len()];
         for database in open {
-            database.look(&nodes, last_look).await;
+            database.look(&nodes, last_look, &mut late).await;
         }
         let all_judged = databases
             .values()
@@ -112,7 +114,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         for node in &mut nodes {
             node.refresh().await;
         }
-        for (uuid, fresh) in list(&nodes).await {
+        let fresh = list(&nodes).await;
+        if nodes.iter().all(|node| node.silent.is_none()) {
+            // Deleted meanwhile: nobody has it any more.
+            databases
+                .retain(|uuid, known| known.verdict != Verdict::Open || fresh.contains_key(uuid));
+        }
+        for (uuid, fresh) in fresh {
             match databases.get_mut(&uuid) {
                 Some(known) if known.verdict == Verdict::Open => known.copies = fresh.copies,
                 Some(_) => {}
@@ -134,7 +142,8 @@ struct Node {
 
 impl Node {
     async fn reach(url: &str, token: Option<&Secret>) -> anyhow::Result<Self> {
-        let mut builder = Client::builder(url).deadline(ANSWER_WAIT);
+        // The client must not be the first to give up.
+        let mut builder = Client::builder(url).deadline(ANSWER_WAIT + STATUS_WAIT);
         if let Some(token) = token {
             builder = builder.token(token.reveal());
         }
@@ -205,9 +214,18 @@ async fn add_primary(nodes: &mut Vec<Node>, token: Option<&Secret>) {
     }
 }
 
+/// By what nodes are asked for a database: by its UUID, as names may be anything, `catalogue` too.
+fn name_to_ask(id: DatabaseId) -> String {
+    match id {
+        DatabaseId::CATALOGUE => CATALOGUE.to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// A database on all nodes.
 struct Database {
-    /// What to call it when asking for its verification.
+    id: DatabaseId,
+    /// What to call it in the report.
     name: String,
     /// In the order of the nodes.
     copies: Vec<Copy>,
@@ -220,6 +238,7 @@ async fn list(nodes: &[Node]) -> BTreeMap<DatabaseId, Database> {
     for (index, node) in nodes.iter().enumerate() {
         for status in &node.status.databases {
             let database = databases.entry(status.uuid).or_insert_with(|| Database {
+                id: status.uuid,
                 name: match status.uuid {
                     DatabaseId::CATALOGUE => CATALOGUE.to_owned(),
                     _ => status.name.clone(),
@@ -261,22 +280,34 @@ async fn replicated(nodes: &[Node], database: DatabaseId) -> bool {
 
 impl Database {
     /// Has the nodes read their pages if that can settle it, or if there is no later chance.
-    async fn look(&mut self, nodes: &[Node], last_look: bool) {
+    async fn look(&mut self, nodes: &[Node], last_look: bool, late: &mut [bool]) {
         self.verdict = judge(&self.copies);
         if self.verdict == Verdict::Open && (level(&self.copies) || last_look) {
             let mut reading = JoinSet::new();
             for (index, node) in nodes.iter().enumerate() {
-                if self.copies[index].position().is_some() {
-                    let (client, name) = (node.client.clone(), self.name.clone());
-                    reading.spawn(async move { (index, client.verify_database(&name).await) });
+                if self.copies[index].position().is_none() {
+                    continue;
                 }
+                if late[index] {
+                    self.copies[index] = Copy::Unread("no answer in time before".to_owned());
+                    continue;
+                }
+                let (client, name) = (node.client.clone(), name_to_ask(self.id));
+                reading.spawn(async move {
+                    let asked = timeout(ANSWER_WAIT, client.verify_database(&name)).await;
+                    (index, asked)
+                });
             }
             while let Some(done) = reading.join_next().await {
                 // Reading does not panic and is not cancelled; if it was, the copy stays unread.
                 let Ok((index, found)) = done else { continue };
                 self.copies[index] = match found {
-                    Ok(verification) => Copy::Verified(verification),
-                    Err(error) => Copy::Unread(error.to_string()),
+                    Ok(Ok(verification)) => Copy::Verified(verification),
+                    Ok(Err(error)) => Copy::Unread(error.to_string()),
+                    Err(_elapsed) => {
+                        late[index] = true;
+                        Copy::Unread("no answer in time".to_owned())
+                    }
                 };
             }
             self.verdict = judge(&self.copies);

@@ -9,10 +9,11 @@
 //! Every finding has file, offset, what is there and what should be. What a kill leaves is told and is no damage.
 //! Nothing is written but, while SQLite looks at a database whose WAL is not empty, a copy of that beside it.
 //!
-//! The repair invents nothing. Of a replica a damaged copy is thrown away: everything in it comes from the primary. Of a
-//! voter a damaged copy is marked, so that the node fetches it from another before it answers from it, and only if
-//! another voter answers, now, that it has it, sound and no older. A voter's log is never mended: what it promised is
-//! in it, and with a part of it gone the voter has forgotten that. Such a voter is replaced (`--join --replace`).
+//! The repair invents nothing, and throws nothing away. Of a replica a damaged copy is set aside: everything in it comes
+//! from the primary. Of a voter a damaged copy is marked, so that the node fetches it from another before it answers from
+//! it, and only if another voter answers, now, that it has it, sound and no older; what was there is removed once that is
+//! in its place. A voter's log is never mended: what it promised is in it, and with a part of it gone the voter has
+//! forgotten that. Such a voter is replaced (`--join --replace`).
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,16 +21,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tidemark_client::{Client, Role};
+use tidemark_client::{Client, NodeStatus, Role};
 use tidemark_engine::{Depth, Finding, Inspection, Severity};
 use tidemark_primary::VoterFiles;
-use tidemark_protocol::{DatabaseId, Position};
+use tidemark_protocol::{DatabaseId, NodeId, Position, Seq};
 use tokio::time::timeout;
 
 use crate::config::Secret;
 use crate::home::{Identity, Unused};
 use crate::shell::blank_table;
 
+/// The file of a voter that its next start writes anew.
+const SYNCED: &str = "log.synced";
 /// Time that another voter has for reading all pages of one database.
 const PEER_WAIT: Duration = Duration::from_secs(120);
 /// And for saying what it has.
@@ -46,11 +49,8 @@ pub(super) struct Wanted<'a> {
 
 /// Something could not be read, so nobody can say that it is sound.
 #[derive(Debug, thiserror::Error)]
-#[error("{count} files of '{directory}' could not be read", directory = directory.display())]
-pub(crate) struct Unread {
-    count: usize,
-    directory: PathBuf,
-}
+#[error("{0}")]
+pub(crate) struct Unread(String);
 
 /// All that was seen.
 struct Seen {
@@ -64,7 +64,9 @@ struct Seen {
 
 /// Looks, reports, and repairs if that is wanted. An error if anything is damaged and stays so.
 pub(super) async fn run(wanted: Wanted<'_>) -> anyhow::Result<()> {
-    let home = Unused::take(wanted.directory)?;
+    let shown = wanted.directory.display();
+    let unseen = || Unread(format!("'{shown}' was not looked at"));
+    let home = Unused::take(wanted.directory).with_context(unseen)?;
     let (directory, depth) = (wanted.directory.to_owned(), wanted.depth);
     let identity = home.identity().clone();
     let seen = tokio::task::spawn_blocking(move || look(&directory, identity, depth));
@@ -81,19 +83,14 @@ pub(super) async fn run(wanted: Wanted<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     if wanted.repair {
-        return repair(&wanted, &seen).await;
+        repair(&wanted, &seen).await?;
+    } else if damaged > 0 {
+        bail!("'{shown}' is damaged: {damaged} findings");
     }
-    if damaged > 0 {
-        bail!(
-            "'{}' is damaged: {damaged} findings",
-            wanted.directory.display()
-        );
+    if unread == 0 {
+        return Ok(());
     }
-    Err(Unread {
-        count: unread,
-        directory: wanted.directory.to_owned(),
-    }
-    .into())
+    Err(Unread(format!("{unread} files of '{shown}' could not be read")).into())
 }
 
 impl Seen {
@@ -127,7 +124,7 @@ fn look(directory: &Path, identity: Identity, depth: Depth) -> anyhow::Result<Se
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     };
-    for entry in entries.with_context(|| format!("list '{}'", root.display()))? {
+    for entry in entries.with_context(|| Unread(format!("'{}' was not listed", root.display())))? {
         let name = entry.file_name();
         let Some(Ok(id)) = name.to_str().map(str::parse::<DatabaseId>) else {
             continue; // what a deletion left
@@ -229,9 +226,13 @@ fn report(seen: &Seen) -> anyhow::Result<()> {
 }
 
 async fn repair(wanted: &Wanted<'_>, seen: &Seen) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
     let of_voter = seen.voter.iter().flat_map(|voter| &voter.findings);
-    let mut own = of_voter.chain(&seen.findings);
-    if let Some(finding) = own.find(|finding| finding.severity != Severity::Unfinished) {
+    let own: Vec<_> = of_voter.chain(&seen.findings).collect();
+    let damage = own.iter().filter(|f| f.severity == Severity::Damage);
+    let (rewritten, lasting): (Vec<&Finding>, Vec<&Finding>) =
+        damage.partition(|finding| finding.path.file_name() == Some(SYNCED.as_ref()));
+    if let Some(finding) = lasting.first() {
         let path = finding.path.display();
         match seen.identity.role {
             Role::Primary => bail!(
@@ -245,25 +246,41 @@ async fn repair(wanted: &Wanted<'_>, seen: &Seen) -> anyhow::Result<()> {
             ),
         }
     }
-    let damaged: Vec<_> = seen.damaged().collect();
-    if damaged.is_empty() {
-        bail!("files cannot be read; nothing is repaired that may be sound");
+    if let Some(finding) = own.iter().find(|f| f.severity == Severity::Unread) {
+        let path = finding.path.display();
+        let text = format!("'{path}' cannot be read; nothing is repaired that may be sound");
+        return Err(Unread(text).into());
     }
-    let mut out = std::io::stdout();
-    for (id, inspection) in damaged {
+    if let Some(finding) = rewritten.first() {
+        // Without it a start is only less sure of what to cut off; it writes it anew.
+        let path = finding.path.display();
+        std::fs::remove_file(&finding.path).with_context(|| format!("remove '{path}'"))?;
+        writeln!(
+            out,
+            "{SYNCED}: removed; the voter writes it anew when it starts"
+        )?;
+    }
+    for (id, inspection) in seen.damaged() {
         let directory = wanted.directory.join("databases").join(id.to_string());
         match &seen.voter {
             None => {
-                std::fs::remove_dir_all(&directory)
-                    .with_context(|| format!("throw away '{}'", directory.display()))?;
+                let aside = set_aside(&directory)?;
                 writeln!(
                     out,
-                    "{id}: thrown away; the replica fetches it anew when it starts"
+                    "{id}: set aside as '{}', to be removed once the replica has fetched it anew, when it starts",
+                    aside.display()
+                )?;
+            }
+            Some(_) if tidemark_engine::is_marked(&directory) => {
+                writeln!(
+                    out,
+                    "{id}: marked before; the voter fetches it when it starts"
                 )?;
             }
             Some(voter) => {
                 let durable = voter.durable.get(&id).copied();
-                let least = later(inspection.position, durable);
+                let here = inspection.position.or(inspection.noted);
+                let least = later(here, durable);
                 let holder = holder(voter, id, least, wanted.token.as_ref()).await?;
                 tidemark_engine::mark_damaged(&directory, "found by tidemark verify")
                     .with_context(|| format!("mark '{}'", directory.display()))?;
@@ -275,6 +292,20 @@ async fn repair(wanted: &Wanted<'_>, seen: &Seen) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves a replica's copy to where nobody looks: no name of a database.
+fn set_aside(directory: &Path) -> anyhow::Result<PathBuf> {
+    let aside = directory.with_extension("set-aside");
+    if aside.exists() {
+        bail!(
+            "'{}' is there from a repair before: remove it first, if nobody needs it",
+            aside.display()
+        );
+    }
+    let moved = std::fs::rename(directory, &aside);
+    moved.with_context(|| format!("set aside '{}'", directory.display()))?;
+    Ok(aside)
 }
 
 /// The later of two positions.
@@ -298,7 +329,7 @@ async fn holder(
     }
     let mut refusals = Vec::new();
     for (node, url) in &voter.others {
-        let asked = timeout(PEER_WAIT, has(url, id, least, token)).await;
+        let asked = timeout(PEER_WAIT, has(*node, url, id, least, token)).await;
         match asked.unwrap_or_else(|_| bail!("no answer in {PEER_WAIT:?}")) {
             Ok(()) => return Ok(url.clone()),
             Err(error) => refusals.push(format!("voter {node} at {url}: {error:#}")),
@@ -312,6 +343,7 @@ async fn holder(
 
 /// An error if the voter at `url` has no sound copy that is as new as `least`.
 async fn has(
+    node: NodeId,
     url: &str,
     id: DatabaseId,
     least: Option<Position>,
@@ -323,12 +355,8 @@ async fn has(
     }
     let client = builder.build()?;
     let status = timeout(STATUS_WAIT, client.node_status()).await;
-    status.context("no answer")??;
-    let name = match id {
-        DatabaseId::CATALOGUE => super::CATALOGUE.to_owned(),
-        other => other.to_string(),
-    };
-    let found = client.verify_database(&name).await?;
+    is_voter(&status.context("no answer")??, node)?;
+    let found = client.verify_database(&super::name_to_ask(id)).await?;
     if !found.intact {
         bail!(
             "its copy is at {} and has checksum {}",
@@ -336,13 +364,81 @@ async fn has(
             found.computed
         );
     }
-    if let Some(least) = least
-        && !found.position.reached(&least)
-    {
+    covers(found.position, least)
+}
+
+/// Somebody else may have the address by now, a replica for one, whose copy no voter fetches.
+fn is_voter(status: &NodeStatus, node: NodeId) -> anyhow::Result<()> {
+    if status.node != node || status.role != Role::Primary {
         bail!(
-            "its copy is at {}, the one here was at {least}",
-            found.position
+            "there is node {}, a {:?}, expected voter {node}",
+            status.node,
+            status.role
         );
     }
     Ok(())
+}
+
+/// An error unless a copy at `position` has all that the one here had. Of the same age and with another content it is of
+/// another history.
+fn covers(position: Position, least: Option<Position>) -> anyhow::Result<()> {
+    let (is_covered, here) = match least {
+        Some(least) => (
+            position == least || position.age(&least).is_gt(),
+            format!("at {least}"),
+        ),
+        // Nothing tells: at least it is not empty.
+        None => (position.seq > Seq::ZERO, "anywhere".to_owned()),
+    };
+    if !is_covered {
+        bail!("its copy is at {position}, the one here was {here}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_protocol::{Epoch, StateChecksum};
+
+    use super::*;
+
+    fn at(seq: u64, checksum: u64) -> Position {
+        Position {
+            epoch: Epoch::FIRST,
+            seq: Seq(seq),
+            checksum: StateChecksum(checksum),
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_older_or_of_another_history_or_empty_covers_nothing() {
+        for (position, least, is_covered) in [
+            (at(3, 7), Some(at(3, 7)), true),
+            (at(4, 9), Some(at(3, 7)), true),
+            (at(2, 7), Some(at(3, 7)), false),
+            (at(3, 8), Some(at(3, 7)), false),
+            (at(1, 8), None, true),
+            (at(0, 8), None, false),
+        ] {
+            let covered = covers(position, least);
+            assert_eq!(covered.is_ok(), is_covered, "{position}, {least:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_set_aside_once_and_nothing_is_written_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let copy = directory.path().join(DatabaseId::CATALOGUE.to_string());
+        std::fs::create_dir(&copy).expect("made");
+        std::fs::write(copy.join("main.db"), "content").expect("written");
+        let aside = set_aside(&copy).expect("set aside");
+        assert_eq!(
+            std::fs::read(aside.join("main.db")).expect("kept"),
+            b"content"
+        );
+        assert!(!copy.exists());
+        std::fs::create_dir(&copy).expect("made");
+        assert!(set_aside(&copy).is_err());
+        assert!(copy.exists() && aside.join("main.db").exists());
+    }
 }
