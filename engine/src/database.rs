@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tidemark_protocol::render::{AnswerLimit, ResultSink, StatementStatistics};
@@ -36,6 +37,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Database {
     readers: Readers,
+    /// Whether somebody has all of it read: one at a time.
+    pub(crate) verifying: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +58,7 @@ impl Database {
         Ok(Opened {
             database: Arc::new(Self {
                 readers: Readers::new(),
+                verifying: AtomicBool::new(false),
                 shared,
             }),
             owner,

@@ -3,6 +3,7 @@
 //! Through a snapshot: writes go on, and only the WAL cannot start over meanwhile. Not faster than [`VERIFY_RATE`], so that
 //! the disk has time for others, and not for longer than [`VERIFY_WAIT`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemark_protocol::node::Verification;
@@ -26,6 +27,24 @@ pub enum VerifyError {
     /// The files failed, or the content is at no known position.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Somebody has it read already: a second time would only slow both down.
+    #[error("database {database} is being verified already")]
+    Busy {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// It would take too long at the rate at which pages are read. Nothing was read.
+    #[error(
+        "database {database} has {pages} pages, too many to be read in {within:?}; stop the node and look at its files"
+    )]
+    Large {
+        /// Which.
+        database: DatabaseId,
+        /// Pages it has.
+        pages: u32,
+        /// Within which time.
+        within: Duration,
+    },
     /// It takes too long.
     #[error("database {database}: {read} of {pages} pages read in {within:?}")]
     Slow {
@@ -40,9 +59,24 @@ pub enum VerifyError {
     },
 }
 
+/// Says that it has ended, however it does.
+struct Verifying<'a>(&'a AtomicBool);
+
+impl Drop for Verifying<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Database {
     /// Recomputes the checksum of one state from all of its pages. Blocks.
     pub fn verify(&self) -> Result<Verification, VerifyError> {
+        if self.verifying.swap(true, Ordering::Acquire) {
+            return Err(VerifyError::Busy {
+                database: self.id(),
+            });
+        }
+        let _ends = Verifying(&self.verifying);
         self.verify_within(VERIFY_RATE, VERIFY_WAIT)
     }
 
@@ -50,6 +84,14 @@ impl Database {
         let begun = Instant::now();
         let mut snapshot = self.snapshot()?;
         let (position, pages) = (snapshot.position(), snapshot.page_count());
+        let least = u64::from(pages) * PAGE_SIZE as u64 * 1000 / rate.max(1);
+        if Duration::from_millis(least) > within {
+            return Err(VerifyError::Large {
+                database: self.id(),
+                pages,
+                within,
+            });
+        }
         let mut computed = StateChecksum::default();
         let mut image = [0; PAGE_SIZE];
         for read in 0..pages {
@@ -126,9 +168,16 @@ mod tests {
         opened.owner.acknowledge(next.seq).unwrap();
         let found = opened.database.verify().unwrap();
         assert!(found.intact && found.position == next && found.pages > 2000);
-        let slow = opened
+        opened.database.verifying.store(true, Ordering::Relaxed);
+        let busy = opened.database.verify();
+        assert!(matches!(busy, Err(VerifyError::Busy { .. })), "{busy:?}");
+        opened.database.verifying.store(false, Ordering::Relaxed);
+        assert!(opened.database.verify().is_ok() && opened.database.verify().is_ok());
+        let large = opened
             .database
             .verify_within(1 << 20, Duration::from_secs(1));
+        assert!(matches!(large, Err(VerifyError::Large { .. })), "{large:?}");
+        let slow = opened.database.verify_within(u64::MAX, Duration::ZERO);
         assert!(
             matches!(
                 slow,

@@ -120,6 +120,8 @@ impl Node for Replica {
             let message = error.to_string();
             match error {
                 VerifyError::Slow { .. } => Failure::new(FailureKind::Deadline, message),
+                VerifyError::Busy { .. } => Failure::new(FailureKind::Overloaded, message),
+                VerifyError::Large { .. } => Failure::new(FailureKind::TooLarge, message),
                 VerifyError::Engine(_) | _ => internal(&message),
             }
         })

@@ -116,6 +116,8 @@ pub(super) fn verify(database: &Database) -> Result<Verification, Failure> {
     database.verify().map_err(|error| {
         let kind = match error {
             VerifyError::Slow { .. } => FailureKind::Deadline,
+            VerifyError::Busy { .. } => FailureKind::Overloaded,
+            VerifyError::Large { .. } => FailureKind::TooLarge,
             VerifyError::Engine(_) | _ => FailureKind::Internal,
         };
         Failure::new(kind, error.to_string())
