@@ -258,7 +258,13 @@ impl Applier {
 
     pub(super) fn delete_files(&mut self, copy: &Arc<Copy>) {
         self.ended = true;
-        match fs::remove_dir_all(copy.directory()) {
+        // Out of the way at once: a crash in between must not leave half a copy.
+        let deleted = copy.directory().with_extension("deleted");
+        let rest = match fs::remove_dir_all(&deleted) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::rename(copy.directory(), &deleted),
+        };
+        match rest.and_then(|()| fs::remove_dir_all(&deleted)) {
             Ok(()) => tracing::info!(db = %self.id, "a database was deleted"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {

@@ -30,10 +30,13 @@ impl Applier {
             return;
         }
         // A WAL would have to be recovered at the next opening.
-        if owner.wal_frames() > 0
-            && let Err(error) = owner.checkpoint(CheckpointMode::Truncate)
-        {
-            return self.storage_failed(copy, &error);
+        if owner.wal_frames() > 0 {
+            match owner.checkpoint(CheckpointMode::Truncate) {
+                Ok(report) if report.durable.is_some() => {}
+                // Somebody reads from it, and keeps it from being emptied: another time.
+                Ok(_) => return,
+                Err(error) => return self.storage_failed(copy, &error),
+            }
         }
         let following = matches!(self.feed, Feed::Following);
         let position = owner.position();
