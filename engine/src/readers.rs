@@ -85,6 +85,8 @@ pub(crate) struct Readers {
 struct State {
     idle: Vec<Reader>,
     open: usize,
+    /// Threads that wait for one. A wake of nobody would be a system call all the same, in every read.
+    waiting: usize,
 }
 
 /// A reader on loan. Goes back to the pool when dropped, unless it broke.
@@ -117,11 +119,18 @@ impl DerefMut for Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        match self.reader.take().filter(|_| !std::thread::panicking()) {
-            Some(reader) => self.readers.state().idle.push(reader),
-            None => self.readers.state().open -= 1,
+        let reader = self.reader.take().filter(|_| !std::thread::panicking());
+        let mut state = self.readers.state();
+        // One that broke was closed by now, without the lock.
+        match reader {
+            Some(reader) => state.idle.push(reader),
+            None => state.open -= 1,
         }
-        self.readers.freed.notify_one();
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.readers.freed.notify_one();
+        }
     }
 }
 
@@ -131,6 +140,7 @@ impl Readers {
             state: Mutex::new(State {
                 idle: Vec::new(),
                 open: 0,
+                waiting: 0,
             }),
             freed: Condvar::new(),
         }
@@ -166,10 +176,12 @@ impl Readers {
             if wait.is_zero() {
                 return Ok(None);
             }
+            state.waiting += 1;
             (state, _) = self
                 .freed
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
