@@ -64,8 +64,7 @@ pub(crate) fn inspect_log(directory: &Path, node: NodeId) -> LogSeen {
     let applied = match Applied::read(&path) {
         Ok(applied) => Some(applied),
         Err(error) => {
-            seen.findings
-                .push(of_ours(&path, &error, error.to_string()));
+            seen.findings.push(of_ours(&path, &error));
             None
         }
     };
@@ -106,12 +105,15 @@ pub(crate) fn inspect_log(directory: &Path, node: NodeId) -> LogSeen {
 }
 
 /// A file of ours that was not read: because the system did not give it, or because of what is in it.
-fn of_ours(path: &Path, error: &io::Error, found: String) -> Finding {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            Finding::damage(path, 0, found, "a file of ours")
-        }
-        _ => Finding::unread(path, error),
+fn of_ours(path: &Path, error: &io::Error) -> Finding {
+    let is_content = matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    );
+    if is_content {
+        Finding::damage(path, 0, error.to_string(), "a file of ours")
+    } else {
+        Finding::unread(path, error)
     }
 }
 
@@ -254,8 +256,7 @@ fn missing(
 fn synced(log: &Path, seen: &mut LogSeen) -> Option<u64> {
     Synced::read(log).unwrap_or_else(|error| {
         let path = synced::path(log);
-        seen.findings
-            .push(of_ours(&path, &error, error.to_string()));
+        seen.findings.push(of_ours(&path, &error));
         None
     })
 }
