@@ -258,7 +258,8 @@ async fn a_bit_that_changes_in_the_last_vote_or_the_length_of_the_last_entry_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_lost_or_lacks_its_end_or_its_beginning_is_not_opened_and_told() {
-    let lose: [(&str, fn(&Path)); 6] = [
+    type Lose = fn(&Path);
+    let lose: [(&str, Lose); 6] = [
         ("all", |log| std::fs::remove_dir_all(log).unwrap()),
         ("its segments", |log| {
             for segment in segments(log) {
