@@ -33,8 +33,9 @@ use crate::token::TokenArgs;
 
 /// Pause before looking again at databases that do not agree yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Time one node may take for one answer. Reading the pages of a large database takes long.
-const ANSWER_WAIT: Duration = Duration::from_secs(120);
+/// Time one node may take for one answer. Reading the pages of a large database takes long; a client waits for two minutes
+/// at most.
+const ANSWER_WAIT: Duration = Duration::from_secs(115);
 /// Time one node may take to tell its status.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
 /// Name of the catalogue.

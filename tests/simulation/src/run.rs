@@ -113,7 +113,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
                 let how =
                     ended.map_or_else(|error| format!("{error:#}"), |()| "it stopped".to_owned());
                 site.watch
-                    .violate(format!("{} cannot go on: {how}", site.name));
+                    .violate(&format!("{} cannot go on: {how}", site.name));
                 Ok(())
             }
         });
@@ -197,10 +197,10 @@ impl Runner<'_> {
                 Phase::Done => return,
             }
             if let Err(error) = self.sim.step() {
-                self.watch.violate(format!("the simulation ended: {error}"));
+                self.watch.violate(&format!("the simulation ended: {error}"));
             }
             if let Some(panic) = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                self.watch.violate(panic);
+                self.watch.violate(&panic);
             }
             if self.watch.violation().is_some() {
                 return;

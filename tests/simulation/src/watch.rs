@@ -70,7 +70,7 @@ impl Watch {
     }
 
     /// Something is wrong that was found elsewhere.
-    pub(crate) fn violate(&self, violation: String) {
+    pub(crate) fn violate(&self, violation: &str) {
         let violation = format!("{} ms: {violation}", self.time.ms());
         self.lock().violate(violation);
     }

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tidemark_checker::Entry;
-use tidemark_net::{Connector, HttpClient, HttpError, HttpOptions};
+use tidemark_net::{Connector, HttpClient, HttpOptions};
 use tidemark_protocol::{Bookmark, FailureKind, RequestId, headers};
 
 use crate::node::url;
@@ -76,9 +76,12 @@ impl Door {
         let body = Full::new(Bytes::from(ask.body.to_string()));
         let request = request.body(body).expect("plain text");
         let answer = self.0.exchange(request, PATIENCE, ANSWER_BYTES_MAX).await;
-        let answer = answer.map_err(|error| match error {
-            HttpError::Connect(_) => Refusal::Nobody,
-            _ => Refusal::Silence,
+        let answer = answer.map_err(|error| {
+            if error.is_connect() {
+                Refusal::Nobody
+            } else {
+                Refusal::Silence
+            }
         })?;
         let (head, body) = answer.into_parts();
         let kind = head.headers.get(headers::FAILURE);

@@ -84,7 +84,7 @@ impl Table {
     /// All of it, from the first table to the verdict.
     pub(crate) async fn run(self: Arc<Self>) {
         if let Err(violation) = Arc::clone(&self).conduct().await {
-            self.watch.violate(violation);
+            self.watch.violate(&violation);
         }
         self.enter(Phase::Done);
     }

@@ -79,7 +79,7 @@ impl Worker {
                         break Fate::Committed(told);
                     }
                     Err(reason) => {
-                        self.table.watch.violate(format!("{host}: {reason}"));
+                        self.table.watch.violate(&format!("{host}: {reason}"));
                         break Fate::Unknown;
                     }
                 },
@@ -138,7 +138,7 @@ impl Worker {
             Ok(bookmark)
         })();
         noted
-            .map_err(|reason: String| self.table.watch.violate(format!("{host}: {reason}")))
+            .map_err(|reason: String| self.table.watch.violate(&format!("{host}: {reason}")))
             .ok()
     }
 
@@ -152,14 +152,14 @@ impl Worker {
                     let name = kind.name();
                     self.table
                         .watch
-                        .violate(format!("{host}, a {what}: {name}: {message}"));
+                        .violate(&format!("{host}, a {what}: {name}: {message}"));
                 }
                 (kind.name(), *kind == FailureKind::Unknown)
             }
             Refusal::Strange(text) => {
                 self.table
                     .watch
-                    .violate(format!("{host}, a {what}: {text}"));
+                    .violate(&format!("{host}, a {what}: {text}"));
                 ("strange", true)
             }
         };
