@@ -138,7 +138,10 @@ async fn created_database_appears_and_deleted_one_goes_with_its_files() {
         .await;
     let mut request = at_least("SELECT x FROM u", world.source.bookmark(other));
     request.database = other;
-    assert_eq!(world.value(request.clone()).await, 42);
+    // On a busy machine the stream may be late, and such a read forwarded.
+    let mut patient = request.clone();
+    patient.on_miss = OnMiss::Error;
+    assert_eq!(world.value(patient).await, 42);
     let info = world
         .node()
         .database("other")
@@ -342,7 +345,9 @@ async fn start_opens_no_database_that_was_closed_and_tells_where_it_is() {
     world
         .source
         .write(DB, "INSERT INTO t VALUES (2, 'two')", vec![]);
-    let read = at_least("SELECT v FROM t WHERE id = 2", world.source.bookmark(DB));
+    let mut read = at_least("SELECT v FROM t WHERE id = 2", world.source.bookmark(DB));
+    // On a busy machine the stream may be late, and such a read forwarded.
+    read.on_miss = OnMiss::Error;
     assert_eq!(world.value(read).await, "two");
 }
 
