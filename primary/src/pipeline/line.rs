@@ -434,7 +434,7 @@ impl Line {
     #[cfg(test)]
     pub(crate) async fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
         let held = self.hold_writer_next();
-        while self.strand.len() > 0 {
+        while !self.strand.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         held

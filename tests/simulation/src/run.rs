@@ -197,7 +197,8 @@ impl Runner<'_> {
                 Phase::Done => return,
             }
             if let Err(error) = self.sim.step() {
-                self.watch.violate(&format!("the simulation ended: {error}"));
+                self.watch
+                    .violate(&format!("the simulation ended: {error}"));
             }
             if let Some(panic) = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 self.watch.violate(&panic);

@@ -50,6 +50,10 @@ impl DB for Tested {
     type Error = Refused;
     type ColumnType = DefaultColumnType;
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the runner's trait is not asynchronous, and what is asked is"
+    )]
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Refused> {
         let asked = self.engine.ask(sql);
         let rows = block_in_place(|| Handle::current().block_on(asked)).map_err(Refused)?;
@@ -124,7 +128,6 @@ fn same(_: sqllogictest::Normalizer, rows: &[Vec<String>], lines: &[String]) -> 
 }
 
 /// No rows are of no class.
-#[expect(clippy::ptr_arg, reason = "the runner's type")]
 fn same_types(found: &Vec<DefaultColumnType>, wanted: &Vec<DefaultColumnType>) -> bool {
     found.is_empty() || found == wanted
 }

@@ -487,7 +487,7 @@ fn rows(rng: &mut Rng, table: &Table, count: usize) -> String {
         let mut values: Vec<String> = written.iter().map(|c| value(rng, c.class)).collect();
         values[0] = match table.key {
             Class::Integer => rng.u8(1..30).to_string(),
-            _ => present(rng, table.key),
+            Class::Real | Class::Text | Class::Any => present(rng, table.key),
         };
         format!("({})", values.join(", "))
     };

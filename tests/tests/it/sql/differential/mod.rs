@@ -115,9 +115,11 @@ async fn compare(
 /// RETURNING in some versions of SQLite (3.40 among them): there the two are not told apart.
 fn shown(answer: Answer, statement: &Statement) -> Result<Vec<String>, String> {
     let returns = statement.sql.contains(" RETURNING ");
-    let value = |value: &Value| match value {
-        Value::Integer(integer) if returns => literal(&Value::Real(*integer as f64)),
-        value => literal(value),
+    let value = |value: &Value| match *value {
+        Value::Integer(integer) if returns => literal(&Value::Real(integer as f64)),
+        Value::Null | Value::Integer(_) | Value::Real(_) | Value::Text(_) | Value::Blob(_) => {
+            literal(value)
+        }
     };
     let line = |row: &Vec<Value>| row.iter().map(value).collect::<Vec<_>>().join(", ");
     let mut lines: Vec<String> = answer?.iter().map(line).collect();
