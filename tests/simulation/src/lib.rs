@@ -1,7 +1,7 @@
 //! A cell, its replicas and their clients in one process, over a simulated network, clock and disk.
 //!
 //! Every node is the product's own code, from its gateway to its files; what it takes from the world comes from a
-//! seed: connections and their delays ([turmoil](turmoil)), time, randomness, when a flush is done, when a job gets a
+//! seed: connections and their delays ([turmoil]), time, randomness, when a flush is done, when a job gets a
 //! thread. Faults and clients are drawn from the same seed. One thing happens at a time, so a seed replays.
 //!
 //! 1. [`run`] draws a [`Layout`] and a [`Tuning`] and starts the nodes, each on a host with a clock of its own.
