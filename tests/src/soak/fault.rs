@@ -193,7 +193,7 @@ pub(super) async fn sabotage(cell: &mut Cell, point: &'static str) {
         node.tell(&Point::Set { name, actions }).await;
     }
     for replica in &mut cell.replicas {
-        let (name, actions) = ("replica::before_apply", "sleep(150)");
+        let (name, actions) = ("replica::before_apply", "sleep(1000)");
         replica.tell(&Point::Set { name, actions }).await;
     }
 }

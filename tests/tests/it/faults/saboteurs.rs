@@ -59,7 +59,8 @@ async fn of_late_replica(test: &str, name: &'static str) -> (Vec<Check>, Vec<Con
     replica
         .tell(&Point::Set {
             name: "replica::before_apply",
-            actions: "sleep(150)",
+            // Longer than a session rests, on a busy machine too.
+            actions: "sleep(1000)",
         })
         .await;
     replica.tell(&broken(name)).await;
@@ -174,18 +175,23 @@ async fn voters_that_forget_requests_are_found() {
     let test = "voters_that_forget_requests_are_found";
     let (mut cell, mut workload) = at_work(test, Layout::default()).await;
     workload.progress(PROGRESS, PATIENCE).await;
-    let leader = cell.leader().await;
     for voter in &mut cell.voters {
         voter.tell(&broken("sabotage::retry")).await;
     }
-    workload.fault(Some(leader));
-    // Writes that count, and whose writers do not hear of it.
-    let name = "primary::before_answer";
-    cell.voters[leader]
-        .tell(&Point::Crash { name, nth: 20 })
-        .await;
-    cell.voters[leader].dies_at(name, PATIENCE).await;
-    workload.progress(PROGRESS, PATIENCE).await;
+    // Writes that count, and whose writers do not hear of it. Some give up, so it is done several times.
+    for _ in 0..4 {
+        let leader = settled(&cell).await;
+        workload.fault(Some(leader));
+        let voter = &mut cell.voters[leader];
+        let name = "primary::before_answer";
+        voter.tell(&Point::Crash { name, nth: 20 }).await;
+        voter.dies_at(name, PATIENCE).await;
+        workload.progress(PROGRESS, PATIENCE).await;
+        let voter = &mut cell.voters[leader];
+        voter.start();
+        voter.ready_within(PATIENCE).await;
+        voter.tell(&broken("sabotage::retry")).await;
+    }
     let leader = settled(&cell).await;
     let (found, values) = workload.findings(&cell.voters[leader]).await;
     let repeated = values
