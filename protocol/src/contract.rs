@@ -148,9 +148,9 @@ impl fmt::Display for Freshness {
         match self {
             Self::Any => Ok(()),
             // Rounded down: a stricter bound keeps the promise.
-            Self::MaxStaleness(bound) => match u64::try_from(bound.as_micros()) {
-                Ok(us) => write!(f, "{MAX_STALENESS}{us}us"),
-                // Whoever reads it counts to 64 bits.
+            Self::MaxStaleness(bound) => match u64::try_from(bound.as_nanos()) {
+                Ok(ns) => write!(f, "{MAX_STALENESS}{}us", ns / 1000),
+                // Whoever reads parts of a second counts nanoseconds, to 64 bits.
                 Err(_) => write!(f, "{MAX_STALENESS}{}s", bound.as_secs()),
             },
             Self::Linearizable => f.write_str(LINEARIZABLE),
@@ -408,6 +408,7 @@ mod tests {
         for freshness in [
             Freshness::Linearizable,
             Freshness::MaxStaleness(Duration::from_micros(1500)),
+            Freshness::MaxStaleness(Duration::from_secs(77_785_555_554)),
             Freshness::MaxStaleness(Duration::from_secs(u64::MAX)),
         ] {
             let read: ReadWish = freshness.to_string().parse().expect("one part");
