@@ -4,9 +4,14 @@ use tidemark_gateway::fuzzing;
 
 use crate::memory::bounded;
 
+/// Memory for each byte of a question.
+const FACTOR: usize = 1024;
+/// What variables may bring however short the question is, since each may be used often: 131,072 values of 32 bytes.
+const VARIABLES_BYTES: usize = 4 << 20;
+
 /// The bytes are the body; or what its `query` says.
 pub fn check(bytes: &[u8]) {
-    bounded(bytes.len(), 1024, || {
+    bounded(bytes.len() + VARIABLES_BYTES / FACTOR, FACTOR, || {
         fuzzing::question(bytes);
         if let Ok(query) = str::from_utf8(bytes) {
             let variables =
