@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tidemark_client::Value as Sql;
@@ -16,9 +16,9 @@ pub(crate) fn available() -> bool {
     found
 }
 
-/// Runs SQL from standard input against a database file; returns what it prints.
-pub(crate) fn run(database: &Path, options: &[&str], sql: &str) -> String {
-    let mut process = Command::new("sqlite3")
+/// The program on a database file, which ends at the first failure.
+fn start(database: &Path, options: &[&str]) -> Child {
+    Command::new("sqlite3")
         .args(["-batch", "-bail"])
         .args(options)
         .arg(database)
@@ -26,7 +26,12 @@ pub(crate) fn run(database: &Path, options: &[&str], sql: &str) -> String {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("start sqlite3");
+        .expect("start sqlite3")
+}
+
+/// Runs SQL from standard input against a database file; returns what it prints.
+pub(crate) fn run(database: &Path, options: &[&str], sql: &str) -> String {
+    let mut process = start(database, options);
     let mut input = process.stdin.take().expect("its input is piped");
     let sql = sql.to_owned();
     let writing = std::thread::spawn(move || input.write_all(sql.as_bytes()));
@@ -55,21 +60,19 @@ const ROW_END: char = '\u{1e}';
 
 /// Runs a text as one transaction with foreign keys enforced: the rows it yields, or what it fails with.
 pub(crate) fn values(database: &Path, sql: &str) -> Result<Vec<Vec<Sql>>, String> {
-    let mut process = Command::new("sqlite3")
-        .args(["-batch", "-bail", "-cmd", ".mode quote"])
-        .args(["-cmd", r#".separator "\037" "\036""#])
-        .args([
+    let mut process = start(
+        database,
+        &[
+            "-cmd",
+            ".mode quote",
+            "-cmd",
+            r#".separator "\037" "\036""#,
             "-cmd",
             "PRAGMA foreign_keys=ON",
             "-cmd",
             "PRAGMA synchronous=OFF",
-        ])
-        .arg(database)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start sqlite3");
+        ],
+    );
     let mut input = process.stdin.take().expect("its input is piped");
     // It ends at the first failure, and reads no further.
     // The text of a schema ends where its statement does: a line end only where a comment might need one.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqllogictest::{DB, DBOutput, DefaultColumnType, QueryExpect, Record, Runner, parse_file};
-use tidemark_client::{SessionStart, Value};
+use tidemark_client::{Client, SessionStart, Value};
 use tidemark_tests::{Cluster, Place, wait};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -247,21 +247,26 @@ async fn bless(file: &Path) {
     written.await.expect("run and write a file of the corpus");
 }
 
+/// Runs each file in a session of its own on a database of its own.
+async fn run_all(maker: &Client, client: &Client, start: &SessionStart) {
+    let mut count = 0;
+    for (number, (file, form)) in all_files().into_iter().enumerate() {
+        let name = format!("corpus-{number}");
+        maker
+            .create_database(&*name)
+            .await
+            .expect("make a database");
+        let session = client.database(&name).session(start.clone());
+        count += run(&file, Engine::Node(session), form).await;
+    }
+    eprintln!("{count} statements and queries");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn corpus_is_answered_by_a_primary_as_by_sqlite() {
     let cluster = Cluster::start(PROGRAM, &[]).await;
     let client = Cluster::client(&cluster.primary);
-    let mut count = 0;
-    for (number, (file, form)) in all_files().into_iter().enumerate() {
-        let name = format!("corpus-{number}");
-        client
-            .create_database(&*name)
-            .await
-            .expect("make a database");
-        let session = client.database(&name).session(SessionStart::Primary);
-        count += run(&file, Engine::Node(session), form).await;
-    }
-    eprintln!("{count} statements and queries");
+    run_all(&client, &client, &SessionStart::Primary).await;
 }
 
 /// Each reads by the bookmark of the one before it.
@@ -270,16 +275,6 @@ async fn corpus_is_answered_by_a_replica_as_by_sqlite() {
     let cluster = Cluster::start(PROGRAM, &[Place::near("APAC")]).await;
     let maker = Cluster::client(&cluster.primary);
     let client = Cluster::client(&cluster.replicas[0]);
-    let mut count = 0;
-    for (number, (file, form)) in all_files().into_iter().enumerate() {
-        let name = format!("corpus-{number}");
-        maker
-            .create_database(&*name)
-            .await
-            .expect("make a database");
-        let session = client.database(&name).session(SessionStart::Unconstrained);
-        count += run(&file, Engine::Node(session), form).await;
-    }
+    run_all(&maker, &client, &SessionStart::Unconstrained).await;
     cluster.verified(wait::SOON).await;
-    eprintln!("{count} statements and queries");
 }
