@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tempfile::TempDir;
 use tidemark_engine::Threads;
 use tidemark_net::TcpConnector;
 use tidemark_protocol::env::{Clock, Random};
@@ -102,6 +103,15 @@ async fn try_start(
     Primary::start(config, environment, &mut registry).await
 }
 
+/// A cell of one with a database, its files, and the term that it serves under.
+async fn begun() -> (TempDir, Arc<Primary>, Arc<Line>, Term) {
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let line = database(&primary).await;
+    let term = serving_after(&primary, Term(0)).await;
+    (directory, primary, line, term)
+}
+
 pub(crate) async fn database(primary: &Primary) -> Arc<Line> {
     let create = CreateDatabase {
         name: "orders".to_owned(),
@@ -177,10 +187,7 @@ pub(crate) async fn serving_after(primary: &Primary, before: Term) -> Term {
 /// never left, must not take another for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sequence_number_of_a_refused_write_is_not_used_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let primary = start(directory.path()).await;
-    let line = database(&primary).await;
-    let term = serving_after(&primary, Term(0)).await;
+    let (_directory, primary, line, term) = begun().await;
     let before = write(&line, TABLE, term).await.unwrap();
 
     // It still believes to lead, executes, and is refused by the log.
@@ -207,10 +214,7 @@ async fn sequence_number_of_a_refused_write_is_not_used_again() {
 /// same node leads again: what it was told about the database may not hold any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn write_let_in_under_an_older_term_is_refused_under_a_newer_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let primary = start(directory.path()).await;
-    let line = database(&primary).await;
-    let term = serving_after(&primary, Term(0)).await;
+    let (_directory, primary, line, term) = begun().await;
     let before = write(&line, TABLE, term).await.unwrap();
 
     depose(&primary.consensus, Term(term.0 + 1)).await;
@@ -393,10 +397,7 @@ const ENDLESS: &str =
 /// Where a write leads is decided by the log, not by how long others run that came after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn write_is_proposed_though_the_next_request_runs_and_runs() {
-    let directory = tempfile::tempdir().unwrap();
-    let primary = start(directory.path()).await;
-    let line = database(&primary).await;
-    let term = serving_after(&primary, Term(0)).await;
+    let (_directory, primary, line, term) = begun().await;
     let before = write(&line, TABLE, term).await.unwrap();
     let held = line.hold_writer().await;
     let mut writes = Vec::new();
@@ -430,10 +431,7 @@ async fn write_is_proposed_though_the_next_request_runs_and_runs() {
 /// What the writer was in the middle of, nobody knows: the node has to end and to recover from its files.
 #[tokio::test(flavor = "multi_thread")]
 async fn writer_that_panics_takes_the_node_down_and_says_so_to_those_that_wait() {
-    let directory = tempfile::tempdir().unwrap();
-    let primary = start(directory.path()).await;
-    let line = database(&primary).await;
-    let term = serving_after(&primary, Term(0)).await;
+    let (_directory, primary, line, term) = begun().await;
     write(&line, TABLE, term).await.unwrap();
     let held = line.hold_writer().await;
     line.break_writer();
@@ -451,10 +449,7 @@ async fn writer_that_panics_takes_the_node_down_and_says_so_to_those_that_wait()
 /// Who is gone may ask again elsewhere, without an id perhaps.
 #[tokio::test(flavor = "multi_thread")]
 async fn write_whose_client_is_gone_before_it_begins_does_not_happen() {
-    let directory = tempfile::tempdir().unwrap();
-    let primary = start(directory.path()).await;
-    let line = database(&primary).await;
-    let term = serving_after(&primary, Term(0)).await;
+    let (_directory, primary, line, term) = begun().await;
     let before = write(&line, TABLE, term).await.unwrap();
     let held = line.hold_writer().await;
     let abandoned = spawn_write(&line, INSERT, term, DEADLINE);
