@@ -65,7 +65,7 @@ pub use registry::is_open;
 pub use settled::claimed_position;
 pub use snapshot::Snapshot;
 pub use strand::{PostError, Strand};
-pub use threads::{Threads, wait_on};
+pub use threads::{Threads, on_thread, wait_on};
 pub use verify::{VERIFY_RATE, VERIFY_WAIT, VerifyError};
 
 #[doc(no_inline)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 
+use futures_channel::oneshot;
+
 /// The threads that run SQL.
 pub trait Threads: Send + Sync + 'static {
     /// Runs `job` on some thread, soon. Jobs may block.
@@ -29,6 +31,19 @@ pub fn wait_on<T: Send>(threads: &dyn Threads, future: impl Future<Output = T> +
         output = Some(future.await);
     }));
     output.expect("the wait is over when the future is")
+}
+
+/// Runs something that blocks on `threads`. `None` if it panicked, or if nothing runs any more.
+pub async fn on_thread<T: Send + 'static>(
+    threads: &dyn Threads,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    threads.run(Box::new(move || {
+        // Whoever is gone wants no result.
+        let _ = done.send(job());
+    }));
+    result.await.ok()
 }
 
 struct Unpark(Thread);

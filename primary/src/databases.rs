@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tidemark_engine::{
     Database, EngineError, OpenError, Options, Prepared, RebuildError, SMALL_BYTES_MAX, Threads,
-    genesis_position,
+    genesis_position, on_thread,
 };
 use tidemark_protocol::{DatabaseId, Position};
 use tokio::sync::{Mutex, oneshot};
@@ -23,7 +23,6 @@ use tokio::sync::{Mutex, oneshot};
 use self::slot::Slot;
 pub(crate) use self::slot::{Asleep, HighestProposed};
 use crate::pipeline::{Line, PipelineContext, adopt_fetched};
-use crate::threads::on_thread;
 
 /// Extension of the directory of a deleted database whose files are not removed yet.
 const DELETED: &str = "deleted";

@@ -31,7 +31,6 @@ mod peer_http;
 mod pipeline;
 mod routes;
 mod ship;
-mod threads;
 mod transport;
 
 pub use cell::{Environment, Primary, PrimaryError};

@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use tidemark_engine::Threads;
+use tidemark_engine::on_thread;
 use tidemark_protocol::catalogue::{Catalogue, CatalogueEntry, CatalogueReading};
 use tidemark_protocol::render::ServedBy;
 use tidemark_protocol::{DatabaseId, Region};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::ReplicaConfig;
@@ -246,16 +245,4 @@ impl Core {
     fn lock_outbox(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs something that blocks on `threads`. `None` if it panicked.
-pub(crate) async fn on_thread<R: Send + 'static>(
-    threads: &dyn Threads,
-    job: impl FnOnce() -> R + Send + 'static,
-) -> Option<R> {
-    let (done, result) = oneshot::channel();
-    threads.run(Box::new(move || {
-        let _ = done.send(job()); // whoever asked may have gone
-    }));
-    result.await.ok()
 }

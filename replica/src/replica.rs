@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tidemark_engine::{IdleRule, open_files};
+use tidemark_engine::{IdleRule, on_thread, open_files};
 use tidemark_protocol::DatabaseId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
@@ -19,7 +19,7 @@ use crate::audit::{AuditAge, audit};
 use crate::catalogue_reader::{keep_catalogue, read_catalogue_once};
 use crate::config::{Environment, ReplicaConfig};
 use crate::copy::Item;
-use crate::core::{Core, on_thread};
+use crate::core::Core;
 use crate::export::EXPORTS_MAX;
 use crate::follow::Follower;
 use crate::metrics::{AtScrape, HeartbeatAge, Metrics};

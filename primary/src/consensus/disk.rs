@@ -4,9 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use tidemark_engine::Threads;
-
-use crate::threads::on_thread;
+use tidemark_engine::{Threads, on_thread};
 
 /// What of the world the files of consensus are worked on with.
 #[derive(Clone)]

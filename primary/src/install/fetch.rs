@@ -233,6 +233,6 @@ async fn on_thread<T: Send + 'static>(
     threads: &Arc<dyn Threads>,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, InstallError> {
-    let done = crate::threads::on_thread(&**threads, job).await;
+    let done = tidemark_engine::on_thread(&**threads, job).await;
     done.ok_or(InstallError::Stopped)
 }
