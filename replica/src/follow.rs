@@ -47,6 +47,10 @@ const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Durat
 /// Heartbeats that may fail to come before the connection is given up.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
 
+/// Bytes read after which this task lets others of its thread have their turn: a source that is ahead would keep it
+/// for as long as there is something to read.
+const YIELD_BYTES: u64 = 256 << 10;
+
 /// Longest pause while there are several nodes to look at: one of them leads as soon as they agree.
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(300);
 /// The same as long as a successor is expected.
@@ -250,6 +254,7 @@ impl Follower {
         (silence_max, read): (Duration, Progress),
         backoff: &mut Backoff,
     ) -> Lost {
+        let mut yielded_at = 0;
         loop {
             // The time that a full queue takes does not count as silence, nor does a large message.
             let received = match read.wait(silence_max, receive(&mut stream)).await {
@@ -261,6 +266,11 @@ impl Follower {
             };
             if let Err(lost) = received {
                 return lost;
+            }
+            let moved = read.moved();
+            if moved - yielded_at >= YIELD_BYTES {
+                yielded_at = moved;
+                tokio::task::yield_now().await;
             }
         }
     }

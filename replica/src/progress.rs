@@ -47,7 +47,8 @@ impl Progress {
         }
     }
 
-    fn moved(&self) -> u64 {
+    /// How many.
+    pub(crate) fn moved(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

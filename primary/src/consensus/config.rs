@@ -14,7 +14,8 @@ const LOG_CACHE_ENTRIES: u64 = 16 << 10;
 pub(crate) const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 16 << 10;
 pub(crate) const LOG_BYTES_KEPT: u64 = 1 << 30;
-const ENTRY_BYTES_MAX: usize = 4 << 20;
+// A millisecond of work for a thread that has requests to answer as well.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
 // One of the largest transactions, and as much of others as there was room for before: it must not need to be
 // alone, nor may others wait for it.
 const IN_FLIGHT_BYTES_MAX: u64 = TRANSACTION_BYTES_MAX as u64 + (96 << 20);
@@ -50,7 +51,7 @@ pub(crate) struct ConsensusConfig {
     /// Log that stays for a voter that is away or behind, in bytes, besides a segment or two: one that lacks
     /// more is sent whole databases. Default 1 GiB.
     pub(crate) log_bytes_kept: u64,
-    /// Largest entry of the log, in bytes. A larger command travels in parts. Default 4 MiB.
+    /// Largest entry of the log, in bytes. A larger command travels in parts. Default 1 MiB.
     pub(crate) entry_bytes_max: usize,
     /// Proposals without an outcome, in bytes; more are refused. Default 352 MiB.
     pub(crate) in_flight_bytes_max: u64,

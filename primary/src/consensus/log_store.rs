@@ -63,8 +63,9 @@ const QUEUE_BYTES: usize = 1 << 30;
 const QUEUE_REQUESTS: u64 = 1024;
 /// Requests for each segment: its rest, the new file, and that one's first record.
 const SEGMENT_REQUESTS: u64 = 3;
-/// Most bytes appended under one lock, unless a single entry is larger.
-const PIECE_BYTES: u64 = 8 << 20;
+/// Most bytes appended under one lock, unless a single entry is larger. Other tasks of the thread get their turn
+/// after so many.
+const PIECE_BYTES: u64 = 1 << 20;
 /// A flush at least this long, of several entries, is followed by a pause: those whose writes it finished
 /// are about to write again, and would otherwise miss the next and wait for two.
 const LINGER_FROM: Duration = Duration::from_micros(400);
@@ -739,6 +740,9 @@ impl RaftLogStorage<Cell> for LogStore {
                 }
                 Ok(())
             })?;
+            if callback.is_some() {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

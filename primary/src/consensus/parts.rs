@@ -272,11 +272,15 @@ impl<P> Open<P> {
     }
 
     fn goes_on(&self, term: Term, part: &Part) -> bool {
-        let next = Part {
-            piece: part.piece.clone(),
-            ..self.next.clone()
-        };
-        self.term == term && next == *part
+        let Part {
+            number,
+            length,
+            offset,
+            kind,
+            piece: _,
+        } = self.next;
+        let begins = (part.number, part.length, part.offset, part.kind);
+        self.term == term && begins == (number, length, offset, kind)
     }
 
     /// True if it was the last.

@@ -20,12 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tidemark_engine::wait_on;
+use tidemark_engine::{on_thread, wait_on};
 use tidemark_protocol::stream::{FollowerMessage, SourceMessage, StreamError};
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Regions, Term};
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,11 @@ use crate::metrics::Metrics;
 
 /// Bytes sent of one database before another gets its turn.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a message from which on this task lets others of its thread have their turn: a socket that takes
+/// everything at once would keep it for as long as there is something to send.
+const YIELD_BYTES: usize = 64 << 10;
+/// Bytes of a transaction from which on its message is made on another thread.
+const LARGE_BYTES: usize = 1 << 20;
 /// Messages of an image made ahead of the connection.
 const IMAGE_MESSAGES_AHEAD: usize = 4;
 /// Messages of a replica read ahead of being handled.
@@ -90,6 +97,8 @@ pub(crate) enum SessionError {
     SteppedDown,
     #[error("the replica did not {what} within {limit:?}")]
     Silent { what: &'static str, limit: Duration },
+    #[error("the thread that made a message panicked")]
+    Thread,
     #[error(transparent)]
     Hashes(#[from] HashesError),
 }
@@ -426,11 +435,18 @@ impl<'a> Session<'a> {
                 for transaction in transactions {
                     let next = transaction.header().next;
                     let bytes = transaction.encoded().len() as u64;
-                    self.feed(&SourceMessage::Transaction {
+                    let message = SourceMessage::Transaction {
                         term: self.term,
                         transaction,
-                    })
-                    .await?;
+                    };
+                    if bytes < LARGE_BYTES as u64 {
+                        self.feed(&message).await?;
+                    } else {
+                        let threads = &*self.context.environment.threads;
+                        let encoded = on_thread(threads, move || message.encode()).await;
+                        self.feed_encoded(encoded.ok_or(SessionError::Thread)?)
+                            .await?;
+                    }
                     self.follower.sent(database, next);
                     self.sent.insert(database, Sent::UpTo(next));
                     self.context.metrics.shipped.inc();
@@ -511,8 +527,17 @@ impl<'a> Session<'a> {
     }
 
     async fn feed(&mut self, message: &SourceMessage) -> Result<(), SessionError> {
-        let sending = self.sink.feed(Message::Binary(message.encode()));
-        finish(timeout(PATIENCE, sending).await)
+        self.feed_encoded(message.encode()).await
+    }
+
+    async fn feed_encoded(&mut self, message: Bytes) -> Result<(), SessionError> {
+        let bytes = message.len();
+        let sending = self.sink.feed(Message::Binary(message));
+        finish(timeout(PATIENCE, sending).await)?;
+        if bytes >= YIELD_BYTES {
+            yield_now().await;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), SessionError> {
