@@ -5,6 +5,7 @@ mod secret;
 mod settings;
 mod voter;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ pub(crate) struct Config {
     pub(crate) join: Option<String>,
     /// The voter whose place it takes. `None`: it is one more.
     pub(crate) replace: Option<NodeId>,
-    /// Other ways to members than the addresses that the cell knows. None: as the cell knows them.
+    /// Other ways to voters than the addresses that the cell knows. None: as the cell knows them.
     pub(crate) via: Vec<Voter>,
     /// Voters that a replica looks at for the one that leads. None on a primary.
     pub(crate) upstreams: Vec<String>,
@@ -448,7 +449,6 @@ impl Config {
             let given = [
                 ("join", self.join.is_some()),
                 ("replace", self.replace.is_some()),
-                ("via", !self.via.is_empty()),
             ];
             let given = given.into_iter().filter(|(_, given)| *given);
             problems.extend(given.map(|(setting, _)| Problem::CellOfReplica { setting }));
@@ -468,6 +468,12 @@ impl Config {
             (None, Some(node)) => problems.push(Problem::ReplaceAlone { node }),
             _ => {}
         }
+    }
+
+    /// [`Config::via`], by node.
+    pub(crate) fn ways(&self) -> HashMap<NodeId, String> {
+        let ways = self.via.iter();
+        ways.map(|way| (way.node, way.url.clone())).collect()
     }
 
     /// The tokens that clients may present.

@@ -141,11 +141,10 @@ async fn run_primary(
         url: url.clone(),
         replace: config.replace,
     });
-    let via = config.via.iter();
     let primary_config = PrimaryConfig {
         voters: voters.collect(),
         join,
-        via: via.map(|way| (way.node, way.url.clone())).collect(),
+        via: config.ways(),
         regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: environment.engine(config),
@@ -213,6 +212,7 @@ async fn run_replica(
     let replica_config = ReplicaConfig {
         advertise: config.advertise.clone().or_else(own),
         upstreams: config.upstreams.clone(),
+        via: config.ways(),
         regions: config.regions.clone(),
         cluster_secret: config.cluster_secret()?,
         engine: environment.engine(config),

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tidemark_protocol::headers::{ADVERTISED, LEADER, STREAM};
-use tidemark_protocol::stream::{ASKS, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
+use tidemark_protocol::stream::{ASKS, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX, TOLD_VOTERS};
 use tokio::time::timeout;
 
 use crate::append_socket::{self, APPEND_PATH};
@@ -61,10 +61,13 @@ async fn stream(
             let ship = Arc::clone(&primary.ship);
             let url = headers.get(ADVERTISED).and_then(|url| url.to_str().ok());
             let url = url.map(str::to_owned);
+            let told_voters = headers
+                .get(STREAM)
+                .is_some_and(|knows| knows == TOLD_VOTERS);
             let mut response = upgrade
                 .max_message_size(FOLLOWER_MESSAGE_BYTES_MAX)
                 .max_frame_size(FOLLOWER_MESSAGE_BYTES_MAX)
-                .on_upgrade(move |socket| session::serve(ship, url, socket));
+                .on_upgrade(move |socket| session::serve(ship, url, told_voters, socket));
             let understood = HeaderValue::from_static(ASKS);
             let name = HeaderName::from_static(STREAM);
             response.headers_mut().insert(name, understood);

@@ -36,6 +36,6 @@ pub const ADVERTISED: &str = "tidemark-advertised";
 pub const SHOULD_RETRY: &str = "x-should-retry";
 /// On a refusal by a voter that does not lead: base URL of the one that does.
 pub const LEADER: &str = "tidemark-leader";
-/// In a source's answer to the request for its stream: what it understands beyond the first version. See
-/// [`crate::stream::ASKS`].
+/// In the request for a source's stream, and in its answer: what the one who sends it understands beyond the first
+/// version. See [`crate::stream::TOLD_VOTERS`] and [`crate::stream::ASKS`].
 pub const STREAM: &str = "tidemark-stream";

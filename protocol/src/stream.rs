@@ -13,6 +13,8 @@
 //! 4. Both sides know the other is alive from heartbeats and their echoes.
 //! 5. The follower asks whether it has everything ([`FollowerMessage::Ask`]). The source makes sure that it
 //!    still leads, sends whatever was committed by then, and answers behind that ([`SourceMessage::Current`]).
+//! 6. The source tells who votes ([`SourceMessage::Voters`]), so that a follower finds the cell again when all that
+//!    it was set up with have been replaced.
 //!
 //! ```text
 //! confirmed <= applied <= sent <= acknowledged        (per database and follower)
@@ -35,6 +37,12 @@ pub const STREAM_VERSION: u8 = 1;
 /// In the header `tidemark-stream` of a source's answer to the request for the stream: it knows
 /// [`FollowerMessage::Ask`]. One that does not say so would end the connection over it.
 pub const ASKS: &str = "asks";
+/// In the same header of a follower's request for the stream: it knows [`SourceMessage::Voters`].
+pub const TOLD_VOTERS: &str = "voters";
+/// Most voters in one [`SourceMessage::Voters`].
+pub const VOTERS_PER_MESSAGE_MAX: usize = 64;
+/// Longest URL in one, in bytes.
+pub const VOTER_URL_BYTES_MAX: usize = 1024;
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Where the CRC lies.
@@ -176,6 +184,11 @@ pub enum SourceMessage {
         /// The leadership.
         term: Term,
     },
+    /// These vote in my cell, any of whom may lead it next.
+    Voters {
+        /// Who, and the base URL at which the others of the cell reach it.
+        voters: Vec<(NodeId, String)>,
+    },
 }
 
 /// Some pages with their numbers, as they lie in a message.
@@ -309,6 +322,12 @@ pub enum StreamError {
     /// Text that is not a region's name.
     #[error("stream message names a region badly: {reason}")]
     Region {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A URL that is none.
+    #[error("stream message names the URL of a voter badly: {reason}")]
+    Url {
         /// What is wrong with it.
         reason: String,
     },
@@ -463,6 +482,7 @@ impl SourceMessage {
     const DROPPED: u8 = 71;
     const HEARTBEAT: u8 = 72;
     const CURRENT: u8 = 73;
+    const VOTERS: u8 = 74;
 
     /// The bytes of the message.
     pub fn encode(&self) -> Bytes {
@@ -525,6 +545,15 @@ impl SourceMessage {
                 to.put_u64_le(*stamp);
                 to.put_u64_le(term.0);
                 Self::CURRENT
+            }
+            Self::Voters { voters } => {
+                for (node, url) in voters {
+                    let length = u16::try_from(url.len()).expect("a URL is bounded");
+                    to.put_u64_le(node.0);
+                    to.put_u16_le(length);
+                    to.put_slice(url.as_bytes());
+                }
+                Self::VOTERS
             }
         };
         seal(to, kind)
@@ -589,6 +618,9 @@ impl SourceMessage {
                     term: Term(from.get_u64_le()),
                 }
             }
+            Self::VOTERS => Self::Voters {
+                voters: get_voters(&mut from)?,
+            },
             got => return Err(StreamError::Kind { got }),
         };
         end(&from, bytes)?;
@@ -725,6 +757,33 @@ fn get_database(from: &mut Bytes) -> Result<DatabaseId, StreamError> {
     let mut database = [0; 16];
     from.copy_to_slice(&mut database);
     Ok(DatabaseId::from_bytes(database))
+}
+
+/// The voters fill the rest of the message.
+fn get_voters(from: &mut Bytes) -> Result<Vec<(NodeId, String)>, StreamError> {
+    let mut voters = Vec::new();
+    while !from.is_empty() {
+        if voters.len() == VOTERS_PER_MESSAGE_MAX {
+            return Err(StreamError::TooMany {
+                got: voters.len() + 1,
+                max: VOTERS_PER_MESSAGE_MAX,
+            });
+        }
+        want(from, 10)?;
+        let node = NodeId(from.get_u64_le());
+        let length = usize::from(from.get_u16_le());
+        if length > VOTER_URL_BYTES_MAX {
+            let reason = format!("it has {length} bytes, at most {VOTER_URL_BYTES_MAX}");
+            return Err(StreamError::Url { reason });
+        }
+        want(from, length)?;
+        let url = String::from_utf8(from.split_to(length).into());
+        let bad = |error: std::string::FromUtf8Error| StreamError::Url {
+            reason: error.to_string(),
+        };
+        voters.push((node, url.map_err(bad)?));
+    }
+    Ok(voters)
 }
 
 fn put_region(to: &mut BytesMut, region: &Region) {

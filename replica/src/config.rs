@@ -1,5 +1,6 @@
 //! What a replica is told at its start.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +47,10 @@ pub struct ReplicaConfig {
     /// What lies in which jurisdiction.
     pub regions: Regions,
     /// Base URLs of the nodes that it looks at for one to follow and forward to: voters of the cell. One
-    /// that does not lead says who does.
+    /// that does not lead says who does, and one that leads who else votes: they are looked at first.
     pub upstreams: Vec<String>,
+    /// Other ways to some voters than the addresses that the cell knows: tunnels, address translation.
+    pub via: HashMap<NodeId, String>,
     /// Base URL under which clients reach it, for the map of the cluster.
     pub advertise: Option<String>,
     /// What it must know to be let in.
@@ -89,6 +92,7 @@ impl ReplicaConfig {
             region,
             regions: Regions::default(),
             upstreams: vec![upstream],
+            via: HashMap::new(),
             advertise: None,
             cluster_secret: String::new(),
             engine: Options::default(),

@@ -20,7 +20,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tidemark_protocol::headers::ADVERTISED;
 use tidemark_protocol::stream::{
-    ASKS, ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage,
+    ASKS, ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage, TOLD_VOTERS,
 };
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, Term, headers};
 use tokio::sync::OwnedSemaphorePermit;
@@ -85,21 +85,22 @@ impl Follower {
 
     /// Follows until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let config = &self.core.config;
-        let several = self.core.sources.several();
-        let backoff_max = if several {
-            config.backoff_max.min(SEARCH_PAUSE_MAX)
-        } else {
-            config.backoff_max
-        };
-        let mut backoff = Backoff::new(config.backoff_min, backoff_max);
+        let core = Arc::clone(&self.core);
+        let config = &core.config;
+        let mut backoff = Backoff::new(config.backoff_min);
         while !stop.is_cancelled() {
             let lost = tokio::select! {
                 lost = self.connection(&mut backoff) => lost,
                 () = stop.cancelled() => return,
             };
             self.core.metrics().disconnect(lost.reason());
-            let mut pause = backoff.pause(&*self.environment.random);
+            let several = self.core.sources.several();
+            let pause_max = if several {
+                config.backoff_max.min(SEARCH_PAUSE_MAX)
+            } else {
+                config.backoff_max
+            };
+            let mut pause = backoff.pause(pause_max, &*self.environment.random);
             if several && self.core.alone_for() < SUCCESSOR_WAIT {
                 pause = pause.min(SUCCESSOR_PAUSE_MAX);
             }
@@ -176,6 +177,8 @@ impl Follower {
             let url = url.map_err(tungstenite::Error::from)?;
             request.headers_mut().insert(ADVERTISED, url);
         }
+        let told = HeaderValue::from_static(TOLD_VOTERS);
+        request.headers_mut().insert(headers::STREAM, told);
         let message_bytes_max = Some(ENVELOPE_BYTES + PAYLOAD_BYTES_MAX);
         let limits = WebSocketConfig::default()
             .max_message_size(message_bytes_max)
@@ -314,6 +317,7 @@ impl Follower {
                 self.see(term).await?;
                 self.core.site.soundings.answered(stamp);
             }
+            SourceMessage::Voters { voters } => self.core.sources.told(&voters),
             SourceMessage::Welcome { .. } => {
                 return Err(Lost::Protocol {
                     complaint: "a second welcome".to_owned(),

@@ -73,7 +73,7 @@ impl Replica {
         environment: Environment,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, StartError> {
-        let sources = Sources::new(&config.upstreams)?;
+        let sources = Sources::new(&config.upstreams, config.via.clone())?;
         let directory = config.directory.clone();
         let databases = directory.join("databases");
         let prepare = {

@@ -1,7 +1,12 @@
-//! Where the stream is looked for: at the listed nodes in turn, and at whichever of them, or of others,
-//! is said to lead.
+//! Where the stream is looked for: at the voters in turn, and at whichever node is said to lead.
+//!
+//! The voters are those that the source named last, then those of the configuration: a cell may have replaced all of
+//! these by the time that its leader dies. What the source named is not kept over a restart.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidemark_protocol::NodeId;
 
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -17,15 +22,19 @@ pub(crate) struct Source {
 /// The nodes to look at, and the one that is followed or tried now.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    /// At least one.
+    /// Those of the configuration, at least one.
     listed: Vec<Source>,
+    /// Other ways to some than those that the cell names.
+    via: HashMap<NodeId, String>,
     now: Mutex<Now>,
 }
 
 #[derive(Debug)]
 struct Now {
     source: Source,
-    /// Index of the next listed one.
+    /// All to look at, those that the source named first.
+    all: Vec<Source>,
+    /// Index of the next one.
     next: usize,
 }
 
@@ -36,11 +45,23 @@ impl Source {
             upstream: url.parse()?,
         })
     }
+
+    /// `None` if that is no base URL, which is another's mistake.
+    fn named(url: &str) -> Option<Self> {
+        let named = Self::new(url);
+        let named = named.inspect_err(
+            |error| tracing::warn!(%error, "a node names a voter that cannot be reached"),
+        );
+        named.ok()
+    }
 }
 
 impl Sources {
     /// The nodes at these base URLs.
-    pub(crate) fn new(urls: &[String]) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(
+        urls: &[String],
+        via: HashMap<NodeId, String>,
+    ) -> Result<Self, UpstreamError> {
         let listed: Vec<_> = urls
             .iter()
             .map(|url| Source::new(url))
@@ -51,17 +72,34 @@ impl Sources {
         })?;
         let now = Now {
             source: first.clone(),
+            all: listed.clone(),
             next: 1,
         };
         Ok(Self {
             listed,
+            via,
             now: Mutex::new(now),
         })
     }
 
+    /// Takes note of the voters that the source names.
+    pub(crate) fn told(&self, voters: &[(NodeId, String)]) {
+        let way = |(node, url): &(NodeId, String)| {
+            let way = self.via.get(node).unwrap_or(url);
+            Source::named(way)
+        };
+        let mut all: Vec<_> = voters.iter().filter_map(way).collect();
+        for listed in &self.listed {
+            if !all.iter().any(|told| told.upstream == listed.upstream) {
+                all.push(listed.clone());
+            }
+        }
+        self.lock().all = all;
+    }
+
     /// Whether there is more than one to look at.
     pub(crate) fn several(&self) -> bool {
-        self.listed.len() > 1
+        self.lock().all.len() > 1
     }
 
     /// The one that is followed, or tried.
@@ -69,22 +107,15 @@ impl Sources {
         self.lock().source.clone()
     }
 
-    /// Turns away from the one that failed: to `told`, which it said to lead, or to the next on the list.
-    pub(crate) fn turn(&self, told: Option<&str>) {
+    /// Turns away from the one that failed: to `leader`, which it said to lead, or to the next.
+    pub(crate) fn turn(&self, leader: Option<&str>) {
         let mut now = self.lock();
-        let told = told.and_then(|url| match Source::new(url) {
-            Ok(source) => Some(source),
-            Err(error) => {
-                tracing::warn!(%error, "a node names a leader that cannot be reached");
-                None
-            }
-        });
-        now.source = match told {
-            Some(told) if told.upstream != now.source.upstream => told,
+        now.source = match leader.and_then(Source::named) {
+            Some(leader) if leader.upstream != now.source.upstream => leader,
             _ => {
-                let at = now.next % self.listed.len();
+                let at = now.next % now.all.len();
                 now.next = at + 1;
-                self.listed[at].clone()
+                now.all[at].clone()
             }
         };
     }
@@ -100,7 +131,7 @@ mod tests {
 
     fn sources(urls: &[&str]) -> Sources {
         let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
-        Sources::new(&urls).expect("base URLs")
+        Sources::new(&urls, HashMap::new()).expect("base URLs")
     }
 
     #[test]
@@ -122,6 +153,27 @@ mod tests {
             sources.turn(told);
             assert_eq!(sources.now().url, "http://a");
         }
-        assert!(Sources::new(&[]).is_err());
+        assert!(Sources::new(&[], HashMap::new()).is_err());
+    }
+
+    #[test]
+    fn voters_that_are_told_come_before_those_listed_and_by_the_ways_given() {
+        let urls = ["http://a".to_owned(), "http://b".to_owned()];
+        let via = HashMap::from([(NodeId(5), "http://tunnel".to_owned())]);
+        let sources = Sources::new(&urls, via).expect("base URLs");
+        let told = [
+            (3, "http://c"),
+            (2, "http://b"),
+            (5, "http://e"),
+            (6, "nonsense"),
+        ];
+        let told = told.map(|(node, url)| (NodeId(node), url.to_owned()));
+        sources.told(&told);
+        let order = [(); 5].map(|()| {
+            sources.turn(None);
+            sources.now().url
+        });
+        let expected = ["b", "tunnel", "a", "c", "b"].map(|host| format!("http://{host}"));
+        assert_eq!(order, expected);
     }
 }

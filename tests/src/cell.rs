@@ -110,11 +110,11 @@ impl Cell {
         };
         let list: Vec<_> = (1..)
             .zip(&urls)
-            .map(|(id, url)| format!("{id}={url}"))
+            .map(|(id, url)| format!("{id:x}={url}"))
             .collect();
         let common = ["--cluster-secret", CLUSTER_SECRET].map(str::to_owned);
         for (at, voter) in voters.iter_mut().enumerate() {
-            let id = (at + 1).to_string();
+            let id = format!("{:x}", at + 1);
             let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
             let mut words: Vec<_> = line.map(str::to_owned).into();
             words.extend(common.clone());
@@ -136,6 +136,11 @@ impl Cell {
             let line = ["replica", "--region", "WEUR", "--upstream"];
             let mut words: Vec<_> = line.map(str::to_owned).into();
             words.push(upstreams.join(","));
+            if layout.relays {
+                for (voter, url) in (1..).zip(&upstreams) {
+                    words.extend(["--via".to_owned(), format!("{voter:x}={url}")]);
+                }
+            }
             words.extend(common.clone());
             let name = format!("replica {number}");
             let home = home(&format!("replica-{number}"));
@@ -168,14 +173,14 @@ impl Cell {
     /// Starts one more voter, the last of the list from now on, that joins where the one at this place is; in the place
     /// of another one, perhaps. Does not wait.
     pub fn join(&mut self, at: usize, replace: Option<usize>) {
-        let id = (self.voters.len() + 1).to_string();
+        let id = format!("{:x}", self.voters.len() + 1);
         let home = self.directory.path().join(format!("voter-{id}"));
         let url = self.voters[at].url();
         let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
         let more = ["--cluster-secret", CLUSTER_SECRET, "--join", &url];
         let words = line.iter().chain(&more);
         let mut words: Vec<_> = words.map(|word| (*word).to_owned()).collect();
-        let replaced = replace.map(|at| ["--replace".to_owned(), (at + 1).to_string()]);
+        let replaced = replace.map(|at| ["--replace".to_owned(), format!("{:x}", at + 1)]);
         words.extend(replaced.into_iter().flatten());
         let mut voter = Node::new(&format!("voter {id}"), &self.program, &home, words);
         voter.start();
@@ -186,7 +191,7 @@ impl Cell {
     pub async fn remove(&self, at: usize) -> Output {
         let others = self.members().filter(|other| *other != at);
         let urls: Vec<_> = others.map(|other| self.voters[other].url()).collect();
-        cell_command(&self.program, &["remove", &(at + 1).to_string()], &urls).await
+        cell_command(&self.program, &["remove", &format!("{:x}", at + 1)], &urls).await
     }
 
     /// Takes note that the voter at this place is no member any more; its process goes, if it has not ended itself.

@@ -55,8 +55,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_REPLACE", value_name = "ID")]
     pub(crate) replace: Option<GivenId>,
 
-    /// Another way to a member of the cell than the address that the cell knows: a tunnel, say (primary only;
-    /// repeat it, or separate by commas)
+    /// Another way to a voter of the cell than the address that the cell knows: a tunnel, say (repeat it, or separate
+    /// by commas)
     #[arg(
         long,
         env = "TIDEMARK_VIA",

@@ -271,7 +271,7 @@ fn node_begins_a_cell_or_joins_one() {
         &[&join[..], &["--upstream", "http://a"]].concat(),
         Role::Replica,
     );
-    assert_eq!(replica.len(), 3, "{replica:?}");
+    assert_eq!(replica.len(), 2, "{replica:?}");
     let path = problems(&["--join", "http://a/b"], Role::Primary);
     assert!(
         path[0].starts_with("join: 'http://a/b' is not of the form"),

@@ -24,7 +24,9 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tidemark_engine::{on_thread, wait_on};
-use tidemark_protocol::stream::{FollowerMessage, SourceMessage, StreamError};
+use tidemark_protocol::stream::{
+    FollowerMessage, SourceMessage, StreamError, VOTER_URL_BYTES_MAX, VOTERS_PER_MESSAGE_MAX,
+};
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Regions, Term};
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
@@ -104,15 +106,26 @@ pub(crate) enum SessionError {
 }
 
 /// Serves one replica until either side has enough.
-/// `url` is where it says that it is reached.
-pub(crate) async fn serve(context: Arc<ShipContext>, url: Option<String>, socket: WebSocket) {
+/// `url` is where it says that it is reached; `told_voters` whether it wants to know who votes.
+pub(crate) async fn serve(
+    context: Arc<ShipContext>,
+    url: Option<String>,
+    told_voters: bool,
+    socket: WebSocket,
+) {
     let (sink, stream) = socket.split();
     let (messages, inbox) = mpsc::channel(MESSAGES_AHEAD);
     // Reading has a task of its own, so that a large send never keeps echoes from being read.
     let reading = tokio::spawn(read(stream, messages));
     let result = Session::begin(&context, url, sink, inbox).await;
     let (node, error) = match result {
-        Ok(session) => (Some(session.follower.node()), session.run().await),
+        Ok(session) => {
+            let session = Session {
+                told_voters,
+                ..session
+            };
+            (Some(session.follower.node()), session.run().await)
+        }
         Err(error) => (None, error),
     };
     reading.abort();
@@ -174,6 +187,10 @@ struct Session<'a> {
     /// The newest question that is not looked at yet.
     asked: Option<u64>,
     question: Option<Question>,
+    /// Whether it is told who votes.
+    told_voters: bool,
+    /// Who voted when it was told.
+    voters: Vec<(NodeId, String)>,
     /// Heartbeats sent since the last echo.
     unechoed: u32,
     /// What the stamps of heartbeats count from.
@@ -222,6 +239,8 @@ impl<'a> Session<'a> {
             image_position: None,
             asked: None,
             question: None,
+            told_voters: false,
+            voters: Vec::new(),
             unechoed: 0,
             started: Instant::now(),
         };
@@ -267,6 +286,7 @@ impl<'a> Session<'a> {
                 _ = heartbeat.tick() => {
                     let stamp = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                     self.send(&SourceMessage::Heartbeat { stamp, term: self.term }).await?;
+                    self.tell_voters().await?;
                     // Counted, not timed: while a large message leaves, none is sent and none missed.
                     self.unechoed += 1;
                     if self.unechoed > ECHOES_MISSED_MAX {
@@ -283,6 +303,27 @@ impl<'a> Session<'a> {
             self.send_news().await?;
             self.answer_question().await?;
         }
+    }
+
+    /// Says who votes, if the follower wants to know it and does not know it yet.
+    async fn tell_voters(&mut self) -> Result<(), SessionError> {
+        if !self.told_voters {
+            return Ok(());
+        }
+        let members = self.context.consensus.members().members;
+        let voters = members.into_iter().filter(|member| member.voter);
+        // A node that began alone may have none.
+        let reached =
+            voters.filter(|voter| (1..=VOTER_URL_BYTES_MAX).contains(&voter.address.len()));
+        let voters: Vec<_> = reached
+            .map(|voter| (voter.node, voter.address))
+            .take(VOTERS_PER_MESSAGE_MAX)
+            .collect();
+        if voters != self.voters {
+            self.voters.clone_from(&voters);
+            self.send(&SourceMessage::Voters { voters }).await?;
+        }
+        Ok(())
     }
 
     /// It is known whether this node led when it looked.

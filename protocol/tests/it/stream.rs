@@ -5,7 +5,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tidemark_protocol::stream::{
     CONFIRMATIONS_PER_MESSAGE_MAX, ENVELOPE_BYTES, FollowerMessage, HASHES_PER_MESSAGE_MAX,
-    PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage, StreamError,
+    PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage, StreamError, VOTER_URL_BYTES_MAX,
+    VOTERS_PER_MESSAGE_MAX,
 };
 use tidemark_protocol::transaction::TransactionError;
 use tidemark_protocol::{NodeId, PageNo, Region, Term};
@@ -174,6 +175,18 @@ fn region_that_is_none_is_refused() {
 }
 
 #[test]
+fn voters_url_that_is_none_is_refused() {
+    let voters = |length: usize, url: &[u8]| {
+        let length = u16::try_from(length).unwrap().to_le_bytes();
+        source(&sealed(74, &[&[0; 8][..], &length, url].concat()))
+    };
+    assert!(matches!(voters(2, b"\xff\xfe"), StreamError::Url { .. }));
+    let long = vec![b'a'; VOTER_URL_BYTES_MAX + 1];
+    assert!(matches!(voters(long.len(), &long), StreamError::Url { .. }));
+    assert!(matches!(voters(9, b"http://a"), StreamError::Length { .. }));
+}
+
+#[test]
 fn lists_over_their_bounds_are_refused() {
     let database = database();
     let hashes = vec![0; HASHES_PER_MESSAGE_MAX + 1];
@@ -200,6 +213,11 @@ fn lists_over_their_bounds_are_refused() {
         follower(&message.encode()),
         StreamError::TooMany { got, max }
     );
+
+    let (got, max) = (VOTERS_PER_MESSAGE_MAX + 1, VOTERS_PER_MESSAGE_MAX);
+    let voters = vec![(NodeId(1), String::new()); got];
+    let message = SourceMessage::Voters { voters };
+    assert_eq!(source(&message.encode()), StreamError::TooMany { got, max });
 
     let (got, max) = (PAGES_PER_MESSAGE_MAX + 1, PAGES_PER_MESSAGE_MAX);
     let mut pages = PagesBuilder::default();

@@ -165,6 +165,15 @@ pub(crate) fn source_messages() -> Vec<(&'static str, SourceMessage)> {
         ("dropped", SourceMessage::Dropped { database }),
         ("heartbeat", SourceMessage::Heartbeat { stamp: 77, term }),
         ("current", SourceMessage::Current { stamp: 77, term }),
+        (
+            "voters",
+            SourceMessage::Voters {
+                voters: vec![
+                    (NodeId(1), "http://10.0.1.5:8787".to_owned()),
+                    (NodeId(16), String::new()),
+                ],
+            },
+        ),
     ]
 }
 
