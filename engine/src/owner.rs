@@ -43,7 +43,7 @@ use tidemark_protocol::{
 
 use crate::control::{Control, Stamp};
 use crate::error::{ApplyError, EngineError, ExecuteError, OpenError};
-use crate::ffi::{Code, Connection, Setup, VirtualWal};
+use crate::ffi::{Code, Connection, InnerWal, Setup, VirtualWal, WalKey};
 use crate::files;
 use crate::genesis;
 use crate::hash::{Ahead, Change, LOCK_PAGE, PageHashes, page_hash};
@@ -135,9 +135,20 @@ impl Owner {
         connection
             .run_internal(c"PRAGMA user_version")
             .map_err(|code| failed("read", connection.message(), code))?;
-        let (hashes, key) = {
+        let hashed = {
             let mut wal = wal.lock().expect("nobody else has this lock yet");
             hash_all(&mut wal).map_err(|code| failed("hash pages", code.name().to_owned(), code))?
+        };
+        let (hashes, key) = match hashed {
+            Hashed::All(hashes, key) => (hashes, key),
+            Hashed::Absent { pages, present } => {
+                return Err(OpenError::NotADatabase {
+                    path: main,
+                    reason: format!(
+                        "it should have {pages} pages, but with its log it has {present} at most"
+                    ),
+                });
+            }
         };
         let (journal, identified) = identify(&shared, &hashes)?;
         let is_marked = files::is_marked(&shared.path);
@@ -778,22 +789,41 @@ fn loses_transaction() -> bool {
     false
 }
 
+/// What comes of hashing all pages.
+enum Hashed {
+    All(PageHashes, WalKey),
+    /// The last commit says that there are so many, of which most can be nowhere.
+    Absent {
+        pages: u32,
+        present: u32,
+    },
+}
+
 /// Hashes every page of the files' current content.
-fn hash_all(wal: &mut Overlay) -> Result<(PageHashes, crate::ffi::WalKey), Code> {
+fn hash_all(wal: &mut Overlay) -> Result<Hashed, Code> {
     let inner = wal.inner()?;
     inner.begin_read()?;
-    let hashed = inner.snapshot_pages().and_then(|pages| {
-        let mut hashes = PageHashes::default();
-        let mut image = [0; PAGE_SIZE];
-        for page in (1..=pages).map(PageNo) {
-            inner.read_page(page, &mut image)?;
-            hashes.push(page_hash(page, &image));
-        }
-        Ok(hashes)
-    });
-    let key = inner.key();
+    let hashed = hash_snapshot(inner);
     inner.end_read();
-    Ok((hashed?, key))
+    hashed
+}
+
+fn hash_snapshot(inner: &mut InnerWal) -> Result<Hashed, Code> {
+    let (pages, key) = (inner.snapshot_pages()?, inner.key());
+    // Nobody ever writes the lock page, all others are in the one or the other. A damaged commit may name any
+    // number, and to hash four billion pages that are not there takes hours.
+    let present = inner.file_pages()?.saturating_add(key.frames());
+    let present = present.saturating_add(1);
+    if pages > present {
+        return Ok(Hashed::Absent { pages, present });
+    }
+    let mut hashes = PageHashes::default();
+    let mut image = [0; PAGE_SIZE];
+    for page in (1..=pages).map(PageNo) {
+        inner.read_page(page, &mut image)?;
+        hashes.push(page_hash(page, &image));
+    }
+    Ok(Hashed::All(hashes, key))
 }
 
 /// Finds the position of the content, if it is a known one.
