@@ -168,13 +168,11 @@ async fn a_log_cut_at_any_byte_of_its_last_record_opens_without_that_record() {
         cut - before < 200 || whole.len() - cut < 32 || cut % 509 == 0
     });
     for cut in cuts {
-        let copy = tempfile::tempdir().unwrap();
-        std::fs::write(
-            copy.path().join(segment().file_name().unwrap()),
-            &whole[..cut],
-        )
-        .unwrap();
-        let mut log = store(copy.path());
+        let home = tempfile::tempdir().unwrap();
+        let copy = home.path().join("log");
+        std::fs::create_dir(&copy).unwrap();
+        std::fs::write(copy.join(segment().file_name().unwrap()), &whole[..cut]).unwrap();
+        let mut log = store(&copy);
         let state = log.get_log_state().await.unwrap();
         assert_eq!(state.last_log_id, Some(at(1, 1)), "cut at {cut}");
         assert_eq!(log.read_vote().await.unwrap(), Some(vote), "cut at {cut}");
@@ -183,7 +181,7 @@ async fn a_log_cut_at_any_byte_of_its_last_record_opens_without_that_record() {
         // It goes on from there, and keeps what it gets.
         append(&mut log, vec![entry(3, 2)]).await;
         log.close();
-        let mut log = store(copy.path());
+        let mut log = store(&copy);
         let entries = log.try_get_log_entries(0..10).await.unwrap();
         assert_eq!(
             entries,
