@@ -239,6 +239,13 @@ async fn chain_of_three(directory: &Path) -> (Vec<Transaction>, Vec<Position>) {
         positions.push(write(&line, sql, term).await.unwrap());
     }
     let recent = &primary.context.recent;
+    // Whoever ships may hear of the last one a moment later than its writer.
+    let all_there = async {
+        while recent.newest(line.id()) != positions.last().copied() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all_there).await.unwrap();
     let After::Transactions(chain) = recent.after(line.id(), base, usize::MAX) else {
         panic!("they have just been written");
     };
