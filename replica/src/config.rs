@@ -47,7 +47,7 @@ pub struct ReplicaConfig {
     /// What lies in which jurisdiction.
     pub regions: Regions,
     /// Base URLs of the nodes that it looks at for one to follow and forward to: voters of the cell. One
-    /// that does not lead says who does, and one that leads who else votes: they are looked at first.
+    /// that does not lead says who does, and one that leads who has joined since: they are looked at first.
     pub upstreams: Vec<String>,
     /// Other ways to some voters than the addresses that the cell knows: tunnels, address translation.
     pub via: HashMap<NodeId, String>,

@@ -1,9 +1,11 @@
 //! Where the stream is looked for: at the voters in turn, and at whichever node is said to lead.
 //!
-//! The voters are those that the source named last, then those of the configuration: a cell may have replaced all of
-//! these by the time that its leader dies. What the source named is not kept over a restart.
+//! The voters are those that joined the cell while this process runs, as the source names them, then those of the
+//! configuration: a cell may have replaced all of these by the time that its leader dies. Those that voted before are
+//! reached as configured or not at all, for the ways that are configured may be the only ones wanted: a tunnel, a
+//! proxy that speaks TLS. What the source named is not kept over a restart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemark_protocol::NodeId;
@@ -32,7 +34,9 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 struct Now {
     source: Source,
-    /// All to look at, those that the source named first.
+    /// Who voted when the source first said so. They are looked for where the configuration says.
+    first: Option<HashSet<NodeId>>,
+    /// All to look at, those that joined later first.
     all: Vec<Source>,
     /// Index of the next one.
     next: usize,
@@ -72,6 +76,7 @@ impl Sources {
         })?;
         let now = Now {
             source: first.clone(),
+            first: None,
             all: listed.clone(),
             next: 1,
         };
@@ -88,13 +93,17 @@ impl Sources {
             let way = self.via.get(node).unwrap_or(url);
             Source::named(way)
         };
-        let mut all: Vec<_> = voters.iter().filter_map(way).collect();
+        let mut now = self.lock();
+        let ids = || voters.iter().map(|(node, _)| *node).collect();
+        let first = now.first.get_or_insert_with(ids);
+        let joined = voters.iter().filter(|(node, _)| !first.contains(node));
+        let mut all: Vec<_> = joined.filter_map(way).collect();
         for listed in &self.listed {
             if !all.iter().any(|told| told.upstream == listed.upstream) {
                 all.push(listed.clone());
             }
         }
-        self.lock().all = all;
+        now.all = all;
     }
 
     /// Whether there is more than one to look at.
@@ -157,23 +166,25 @@ mod tests {
     }
 
     #[test]
-    fn voters_that_are_told_come_before_those_listed_and_by_the_ways_given() {
+    fn voters_that_join_come_before_those_listed_and_by_the_ways_given() {
         let urls = ["http://a".to_owned(), "http://b".to_owned()];
         let via = HashMap::from([(NodeId(5), "http://tunnel".to_owned())]);
         let sources = Sources::new(&urls, via).expect("base URLs");
-        let told = [
-            (3, "http://c"),
-            (2, "http://b"),
-            (5, "http://e"),
-            (6, "nonsense"),
-        ];
-        let told = told.map(|(node, url)| (NodeId(node), url.to_owned()));
-        sources.told(&told);
+        let tell = |voters: &[(u64, &str)]| {
+            let voters = voters.iter();
+            let voters: Vec<_> = voters
+                .map(|(node, url)| (NodeId(*node), (*url).to_owned()))
+                .collect();
+            sources.told(&voters);
+        };
+        let before = (1, "http://elsewhere");
+        tell(&[before, (2, "http://b")]);
+        tell(&[before, (3, "http://c"), (5, "http://e"), (6, "nonsense")]);
         let order = [(); 5].map(|()| {
             sources.turn(None);
             sources.now().url
         });
-        let expected = ["b", "tunnel", "a", "c", "b"].map(|host| format!("http://{host}"));
+        let expected = ["tunnel", "a", "b", "c", "tunnel"].map(|host| format!("http://{host}"));
         assert_eq!(order, expected);
     }
 }

@@ -136,11 +136,6 @@ impl Cell {
             let line = ["replica", "--region", "WEUR", "--upstream"];
             let mut words: Vec<_> = line.map(str::to_owned).into();
             words.push(upstreams.join(","));
-            if layout.relays {
-                for (voter, url) in (1..).zip(&upstreams) {
-                    words.extend(["--via".to_owned(), format!("{voter:x}={url}")]);
-                }
-            }
             words.extend(common.clone());
             let name = format!("replica {number}");
             let home = home(&format!("replica-{number}"));
