@@ -117,15 +117,10 @@ pub(crate) async fn serve(
     let (messages, inbox) = mpsc::channel(MESSAGES_AHEAD);
     // Reading has a task of its own, so that a large send never keeps echoes from being read.
     let reading = tokio::spawn(read(stream, messages));
-    let result = Session::begin(&context, url, sink, inbox).await;
+    let told = told_voters.then(Vec::new);
+    let result = Session::begin(&context, url, told, sink, inbox).await;
     let (node, error) = match result {
-        Ok(session) => {
-            let session = Session {
-                told_voters,
-                ..session
-            };
-            (Some(session.follower.node()), session.run().await)
-        }
+        Ok(session) => (Some(session.follower.node()), session.run().await),
         Err(error) => (None, error),
     };
     reading.abort();
@@ -187,10 +182,8 @@ struct Session<'a> {
     /// The newest question that is not looked at yet.
     asked: Option<u64>,
     question: Option<Question>,
-    /// Whether it is told who votes.
-    told_voters: bool,
-    /// Who voted when it was told.
-    voters: Vec<(NodeId, String)>,
+    /// The voters that the replica was told of, if it wants to know.
+    told: Option<Vec<(NodeId, String)>>,
     /// Heartbeats sent since the last echo.
     unechoed: u32,
     /// What the stamps of heartbeats count from.
@@ -201,6 +194,7 @@ impl<'a> Session<'a> {
     async fn begin(
         context: &'a Arc<ShipContext>,
         url: Option<String>,
+        told: Option<Vec<(NodeId, String)>>,
         sink: SplitSink<WebSocket, Message>,
         mut inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
     ) -> Result<Self, SessionError> {
@@ -239,8 +233,7 @@ impl<'a> Session<'a> {
             image_position: None,
             asked: None,
             question: None,
-            told_voters: false,
-            voters: Vec::new(),
+            told,
             unechoed: 0,
             started: Instant::now(),
         };
@@ -307,9 +300,9 @@ impl<'a> Session<'a> {
 
     /// Says who votes, if the follower wants to know it and does not know it yet.
     async fn tell_voters(&mut self) -> Result<(), SessionError> {
-        if !self.told_voters {
+        let Some(told) = &mut self.told else {
             return Ok(());
-        }
+        };
         let members = self.context.consensus.members().members;
         let voters = members.into_iter().filter(|member| member.voter);
         // A node that began alone may have none.
@@ -319,8 +312,8 @@ impl<'a> Session<'a> {
             .map(|voter| (voter.node, voter.address))
             .take(VOTERS_PER_MESSAGE_MAX)
             .collect();
-        if voters != self.voters {
-            self.voters.clone_from(&voters);
+        if voters != *told {
+            told.clone_from(&voters);
             self.send(&SourceMessage::Voters { voters }).await?;
         }
         Ok(())
