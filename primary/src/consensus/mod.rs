@@ -86,4 +86,4 @@ pub(crate) use members::{MemberStatus, MembersError};
 pub(crate) use network::NoTransport;
 pub(crate) use network::{Transport, TransportError};
 #[cfg(test)]
-pub(crate) use tests::{close_fence, depose};
+pub(crate) use tests::{close_fence, depose, wait_until};

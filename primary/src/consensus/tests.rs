@@ -15,4 +15,4 @@ mod voters;
 mod wires;
 
 pub(super) use harness::transaction;
-pub(crate) use harness::{close_fence, depose};
+pub(crate) use harness::{close_fence, depose, wait_until};

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::Line;
 use crate::cell::{Environment, Primary, PrimaryError};
 use crate::config::{COMMITTED_BYTES_MAX, PrimaryConfig};
-use crate::consensus::{Command, Proposed, close_fence, depose};
+use crate::consensus::{Command, Proposed, close_fence, depose, wait_until};
 use crate::ship::recent::After;
 
 /// Longest that anything here may take.
@@ -240,12 +240,7 @@ async fn chain_of_three(directory: &Path) -> (Vec<Transaction>, Vec<Position>) {
     }
     let recent = &primary.context.recent;
     // Whoever ships may hear of the last one a moment later than its writer.
-    let all_there = async {
-        while recent.newest(line.id()) != positions.last().copied() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, all_there).await.unwrap();
+    wait_until(|| (recent.newest(line.id()) == positions.last().copied()).then_some(())).await;
     let After::Transactions(chain) = recent.after(line.id(), base, usize::MAX) else {
         panic!("they have just been written");
     };
@@ -349,12 +344,7 @@ async fn write_that_is_committed_is_answered_though_those_behind_it_are_given_up
     line.has_queued(3).await;
     let last = line.hold_writer_next();
     drop(held);
-    let committed = async {
-        while line.newest() != Some(positions[1]) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, committed).await.unwrap();
+    wait_until(|| (line.newest() == Some(positions[1])).then_some(())).await;
     propose(&primary, term, &chain[1]).await;
     drop(between);
     drop(last);

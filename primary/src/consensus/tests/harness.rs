@@ -222,7 +222,7 @@ pub(super) fn index(proposed: &Proposed) -> LogIndex {
     }
 }
 
-pub(super) async fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
             if let Some(met) = condition() {
