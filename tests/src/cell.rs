@@ -108,13 +108,13 @@ impl Cell {
         } else {
             voters.iter().map(Node::url).collect()
         };
-        let list: Vec<_> = (1..)
+        let list: Vec<_> = (0..)
             .zip(&urls)
-            .map(|(id, url)| format!("{id:x}={url}"))
+            .map(|(at, url)| format!("{}={url}", Self::voter_id(at)))
             .collect();
         let common = ["--cluster-secret", CLUSTER_SECRET].map(str::to_owned);
         for (at, voter) in voters.iter_mut().enumerate() {
-            let id = format!("{:x}", at + 1);
+            let id = Self::voter_id(at);
             let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
             let mut words: Vec<_> = line.map(str::to_owned).into();
             words.extend(common.clone());
@@ -122,7 +122,10 @@ impl Cell {
                 words.extend(["--voter".to_owned(), list.join(",")]);
             }
             for (other, url) in ways.from(at) {
-                words.extend(["--via".to_owned(), format!("{}={url}", other + 1)]);
+                words.extend([
+                    "--via".to_owned(),
+                    format!("{}={url}", Self::voter_id(other)),
+                ]);
             }
             voter.set_arguments(words);
         }
@@ -168,16 +171,17 @@ impl Cell {
     /// Starts one more voter, the last of the list from now on, that joins where the one at this place is; in the place
     /// of another one, perhaps. Does not wait.
     pub fn join(&mut self, at: usize, replace: Option<usize>) {
-        let id = format!("{:x}", self.voters.len() + 1);
-        let home = self.directory.path().join(format!("voter-{id}"));
+        let id = Self::voter_id(self.voters.len());
+        let number = self.voters.len() + 1;
+        let home = self.directory.path().join(format!("voter-{number}"));
         let url = self.voters[at].url();
         let line = ["primary", "--region", PRIMARY_REGION, "--node-id", &id];
         let more = ["--cluster-secret", CLUSTER_SECRET, "--join", &url];
         let words = line.iter().chain(&more);
         let mut words: Vec<_> = words.map(|word| (*word).to_owned()).collect();
-        let replaced = replace.map(|at| ["--replace".to_owned(), format!("{:x}", at + 1)]);
+        let replaced = replace.map(|at| ["--replace".to_owned(), Self::voter_id(at)]);
         words.extend(replaced.into_iter().flatten());
-        let mut voter = Node::new(&format!("voter {id}"), &self.program, &home, words);
+        let mut voter = Node::new(&format!("voter {number}"), &self.program, &home, words);
         voter.start();
         self.voters.push(voter);
     }
@@ -186,7 +190,7 @@ impl Cell {
     pub async fn remove(&self, at: usize) -> Output {
         let others = self.members().filter(|other| *other != at);
         let urls: Vec<_> = others.map(|other| self.voters[other].url()).collect();
-        cell_command(&self.program, &["remove", &format!("{:x}", at + 1)], &urls).await
+        cell_command(&self.program, &["remove", &Self::voter_id(at)], &urls).await
     }
 
     /// Takes note that the voter at this place is no member any more; its process goes, if it has not ended itself.
@@ -234,7 +238,7 @@ impl Cell {
         members.map(|(_, voter)| voter).chain(replicas)
     }
 
-    /// What the voter at this place calls itself in its answers.
+    /// The id of the voter at this place, as it is given and as it calls itself in its answers.
     pub fn voter_id(at: usize) -> String {
         format!("{:016x}", at + 1)
     }
