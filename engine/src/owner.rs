@@ -812,8 +812,8 @@ fn hash_snapshot(inner: &mut InnerWal) -> Result<Hashed, Code> {
     let (pages, key) = (inner.snapshot_pages()?, inner.key());
     // Nobody ever writes the lock page, all others are in the one or the other. A damaged commit may name any
     // number, and to hash four billion pages that are not there takes hours.
-    let present = inner.file_pages()?.saturating_add(key.frames());
-    let present = present.saturating_add(1);
+    let written = inner.file_pages()?.saturating_add(key.frames());
+    let present = written.saturating_add(1);
     if pages > present {
         return Ok(Hashed::Absent { pages, present });
     }
