@@ -20,16 +20,23 @@
 //! confirmed <= applied <= sent <= acknowledged        (per database and follower)
 //! ```
 
+mod error;
+mod pages;
+
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::id::{DatabaseId, NodeId, Region, Term};
-use crate::position::{PAGE_SIZE, PageNo, Position};
+use crate::position::{PageNo, Position};
 use crate::transaction::{
-    POSITION_BYTES, TRANSACTION_BYTES_MAX, Transaction, TransactionError, get_position,
-    put_position,
+    POSITION_BYTES, TRANSACTION_BYTES_MAX, Transaction, get_position, put_position,
 };
+
+use self::pages::ENTRY_BYTES;
+
+pub use self::error::StreamError;
+pub use self::pages::{Pages, PagesBuilder};
 
 const MAGIC: [u8; 4] = *b"TMST";
 /// Version of the stream protocol spoken by this build.
@@ -189,151 +196,6 @@ pub enum SourceMessage {
         /// Who, and the base URL at which the others of the cell reach it.
         voters: Vec<(NodeId, String)>,
     },
-}
-
-/// Some pages with their numbers, as they lie in a message.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pages(Bytes);
-
-/// Collects [`Pages`].
-#[derive(Debug, Default)]
-pub struct PagesBuilder(BytesMut);
-
-const ENTRY_BYTES: usize = 4 + PAGE_SIZE;
-
-impl PagesBuilder {
-    /// Adds one.
-    pub fn push(&mut self, page: PageNo, image: &[u8; PAGE_SIZE]) {
-        self.0.put_u32_le(page.0);
-        self.0.put_slice(image);
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len() / ENTRY_BYTES
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Takes what was collected, leaving none.
-    pub fn take(&mut self) -> Pages {
-        Pages(self.0.split().freeze())
-    }
-}
-
-impl Pages {
-    /// The pages in the order they were pushed.
-    pub fn iter(&self) -> impl Iterator<Item = (PageNo, &[u8; PAGE_SIZE])> {
-        self.0.chunks_exact(ENTRY_BYTES).map(|entry| {
-            let (number, image) = entry.split_at(4);
-            (
-                PageNo(u32::from_le_bytes(number.try_into().expect("four bytes"))),
-                image.try_into().expect("PAGE_SIZE bytes"),
-            )
-        })
-    }
-}
-
-impl Pages {
-    /// Whether the page numbers ascend from 1.
-    fn validate(&self) -> Result<(), StreamError> {
-        let mut previous = 0;
-        for (PageNo(page), _) in self.iter() {
-            if page <= previous {
-                return Err(StreamError::Page { page, previous });
-            }
-            previous = page;
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for Pages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.iter().map(|(page, _)| page))
-            .finish()
-    }
-}
-
-/// Why bytes are not a message of the stream.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamError {
-    /// Too short, or not as long as it says.
-    #[error("stream message has {got} bytes, expected {expected}")]
-    Length {
-        /// Bytes given.
-        got: usize,
-        /// Bytes wanted.
-        expected: usize,
-    },
-    /// It is something else.
-    #[error("stream message starts with {got:02x?}, expected {want:02x?}", want = MAGIC)]
-    Magic {
-        /// The first four bytes.
-        got: [u8; 4],
-    },
-    /// The peer speaks another version.
-    #[error("stream message has version {got}, this build speaks {want}", want = STREAM_VERSION)]
-    Version {
-        /// The version given.
-        got: u8,
-    },
-    /// Flags that say something this build does not know.
-    #[error("stream message has flags {got:04x}, this build knows none")]
-    Flags {
-        /// The flags given.
-        got: u16,
-    },
-    /// Damaged.
-    #[error("stream message has CRC {got:08x}, its bytes give {expected:08x}")]
-    Crc {
-        /// In the message.
-        got: u32,
-        /// Computed.
-        expected: u32,
-    },
-    /// No such message in this direction.
-    #[error("stream message of unknown kind {got}")]
-    Kind {
-        /// The kind given.
-        got: u8,
-    },
-    /// More elements than the bound.
-    #[error("stream message lists {got} elements, at most {max} are allowed")]
-    TooMany {
-        /// Elements given.
-        got: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// A page number is zero, or not above the one before it.
-    #[error("stream message lists page {page} after page {previous}")]
-    Page {
-        /// The page number given.
-        page: u32,
-        /// The one before it, 0 at the start.
-        previous: u32,
-    },
-    /// Text that is not a region's name.
-    #[error("stream message names a region badly: {reason}")]
-    Region {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A URL that is none.
-    #[error("stream message names the URL of a voter badly: {reason}")]
-    Url {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A transaction record inside is bad.
-    #[error("stream message carries a bad transaction")]
-    Transaction(#[from] TransactionError),
 }
 
 impl FollowerMessage {
