@@ -73,7 +73,7 @@ struct Site {
 
 /// Runs a dev cluster until told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    logging::start(args.log.as_deref(), LogFormat::Human, LOG_DEFAULT, None)?;
+    let _logging = logging::start(args.log.as_deref(), LogFormat::Human, LOG_DEFAULT, None)?;
     let stop = signal::stop_token()?;
     let started = Instant::now();
     let cluster = Cluster::start(&args).await?;

@@ -125,7 +125,7 @@ async fn serve(role: Role, NodeArgs { config, settings }: NodeArgs) -> anyhow::R
     // Spans say which node they are of.
     let telemetry = Telemetry::open(&config, home.identity(), role)?;
     let (filter, format) = (config.log.as_deref(), config.log_format);
-    logging::start(filter, format, SERVER_LOG_DEFAULT, telemetry.as_ref())?;
+    let _logging = logging::start(filter, format, SERVER_LOG_DEFAULT, telemetry.as_ref())?;
     let stop = signal::stop_token()?;
     let served = node::run_at(role, config, home, listener, stop).await;
     if let Some(telemetry) = telemetry {

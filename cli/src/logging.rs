@@ -1,10 +1,19 @@
 //! Where log lines go, standard error, for people or as JSON; and spans, if a collector gets them.
+//!
+//! A thread of its own writes the lines. Whoever reads them may be slow, or stand still: a full pipe, a file on a
+//! disk that a large transaction keeps busy. The threads that answer requests and voters would wait with it, and
+//! with them the lease. Lines beyond [`LINES_MAX`] unwritten ones are dropped and counted.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use anyhow::Context;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 use tidemark_protocol::trace::TARGET;
 use tracing::Level;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter};
@@ -14,6 +23,18 @@ use crate::telemetry::Telemetry;
 
 /// The variable that Rust programs are told by what to log.
 const RUST_LOG: &str = "RUST_LOG";
+/// Lines that wait to be written, at most: some megabytes.
+const LINES_MAX: usize = 16_384;
+/// The thread that writes them.
+const THREAD: &str = "log-lines";
+
+/// What was dropped, of this process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Logging that was started. Dropped, it waits a second at most for what was logged to be written.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Logging(#[expect(dead_code)] WorkerGuard);
 
 /// Starts logging, once per process. `text` wins over `RUST_LOG`, that over `otherwise`. With a way to a
 /// collector, spans go there as well, and with them what is logged at warn and above while they are entered.
@@ -22,13 +43,18 @@ pub(crate) fn start(
     format: LogFormat,
     otherwise: &str,
     telemetry: Option<&Telemetry>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Logging> {
     let from_environment = std::env::var(RUST_LOG).ok().filter(|text| !text.is_empty());
     let text = text.or(from_environment.as_deref()).unwrap_or(otherwise);
     let wanted = EnvFilter::try_new(text).with_context(|| format!("log filter '{text}'"))?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .thread_name(THREAD)
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
@@ -57,5 +83,24 @@ pub(crate) fn start(
                 .try_init()
         }
     };
-    started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
+    started.map_err(|error| anyhow::anyhow!("start logging: {error}"))?;
+    DROPPED.get_or_init(|| dropped);
+    Ok(Logging(guard))
+}
+
+/// Log lines that were dropped. Of this process: the nodes of a dev cluster show the same.
+#[derive(Debug)]
+pub(crate) struct DroppedLinesCollector;
+
+impl Collector for DroppedLinesCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+        let counter = ConstCounter::new(dropped as u64);
+        counter.encode(encoder.encode_descriptor(
+            "tidemark_dropped_log_lines",
+            "Log lines that were not written, as too many waited for whoever reads them",
+            None,
+            counter.metric_type(),
+        )?)
+    }
 }

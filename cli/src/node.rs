@@ -29,6 +29,7 @@ use crate::caches::CacheCollector;
 use crate::config::Config;
 use crate::handles;
 use crate::home::{Home, HomeError, NewId};
+use crate::logging::DroppedLinesCollector;
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
 
 /// Binds where the configuration says.
@@ -279,6 +280,8 @@ impl Face<'_> {
             ]),
         );
         self.registry.register_collector(Box::new(CacheCollector));
+        self.registry
+            .register_collector(Box::new(DroppedLinesCollector));
         let listed = self.config.voters.iter();
         let listed = listed.filter(|voter| voter.node == node_id);
         let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);

@@ -1,12 +1,15 @@
 //! Signals that ask the process to stop.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that was told twice to stop: 128 and SIGINT, as shells have it.
 const TOLD_TWICE: i32 = 130;
+/// Time for that line of the log to be written.
+const LINE_WRITTEN_WAIT: Duration = Duration::from_millis(20);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
 pub(crate) fn stop_token() -> io::Result<CancellationToken> {
@@ -25,6 +28,7 @@ pub(crate) fn stop_token() -> io::Result<CancellationToken> {
                     signal = name,
                     "told twice to stop: not waiting for requests in flight"
                 );
+                tokio::time::sleep(LINE_WRITTEN_WAIT).await;
                 std::process::exit(TOLD_TWICE);
             }
             tracing::info!(signal = name, "stopping");

@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 /// Runs until told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    logging::start(args.log.as_deref(), args.log_format, LOG_DEFAULT, None)?;
+    let _logging = logging::start(args.log.as_deref(), args.log_format, LOG_DEFAULT, None)?;
     let stop = signal::stop_token()?;
     let config = WanConfig::read(&args.config)?;
     let listener = node::bind(args.listen).await?;

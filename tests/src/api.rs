@@ -142,6 +142,14 @@ impl Api {
         Ok(serde_json::from_value(reply.json["result"].clone())?)
     }
 
+    /// One figure of its metrics, by the sample's name without labels; `None` while it is not among them.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let metrics = self.get("/metrics").await?.text;
+        let mut lines = metrics.lines();
+        let figure = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(figure.map(str::parse).transpose()?)
+    }
+
     /// Recomputes a database's checksum. Panics if it cannot be.
     pub async fn verify(&self, database: &str) -> Verification {
         let path = format!("/tidemark/v1/databases/{database}/verify");

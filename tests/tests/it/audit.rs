@@ -15,17 +15,9 @@ const SMALL_ROWS: u32 = 20;
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-fn figure(metrics: &str, name: &str) -> f64 {
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let line = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
-    line.parse().expect("a figure")
-}
-
 async fn metric(node: &Node, name: &str) -> f64 {
-    let reply = node.api().get("/metrics").await.expect("the node answers");
-    figure(&reply.text, name)
+    let figure = node.api().metric(name).await.expect("the node answers");
+    figure.unwrap_or_else(|| panic!("no {name}"))
 }
 
 async fn reaches(node: &Node, name: &str, at_least: f64) {

@@ -10,20 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidemark_client::Client;
-use tidemark_tests::{Growing, Node, wait};
+use tidemark_tests::{Growing, wait};
 use tokio::task::JoinHandle;
 
 use crate::PROGRAM;
 
 const WRITERS: usize = 4;
-
-/// One number of a node's metrics; zero while it is not among them.
-async fn metric(node: &Node, name: &str) -> u64 {
-    let metrics = node.api().get("/metrics").await.unwrap().text;
-    let mut lines = metrics.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
-}
 
 /// Clients that write as long as they are let, with default settings: none of their requests may fail.
 struct Writers {
@@ -214,7 +206,8 @@ async fn empty_voter_joins_under_writes_though_the_log_no_longer_reaches_back() 
     large.prepare(table).run().await.unwrap();
     // Each makes the log 16 MB longer; it is cut every 256 MiB.
     let fill = "INSERT OR REPLACE INTO fill VALUES (1, randomblob(16000000))";
-    while metric(cell.node(1), "tidemark_log_purged_index").await == 0 {
+    let api = cell.node(1).api();
+    while api.metric("tidemark_log_purged_index").await.unwrap() == Some(0.0) {
         large.prepare(fill).run().await.unwrap();
     }
     let writers = Writers::start(&alone).await;
@@ -225,7 +218,8 @@ async fn empty_voter_joins_under_writes_though_the_log_no_longer_reaches_back() 
     writers.stop(&alone).await;
     cell.verified(&[1, 2]).await;
     let taken = "tidemark_primary_taken_over_databases_total";
-    assert!(metric(cell.node(2), taken).await > 0);
+    let taken = cell.node(2).api().metric(taken).await.unwrap();
+    assert!(taken > Some(0.0), "{taken:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,10 +144,8 @@ async fn follow(cluster: &Cluster, there: Position) -> anyhow::Result<(Instant, 
 }
 
 /// Images that the primary has begun to send.
-async fn images(cluster: &Cluster) -> anyhow::Result<u64> {
-    let metrics = cluster.primary.api().get("/metrics").await?.text;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("tidemark_primary_images_total "));
-    Ok(line.unwrap_or("0").trim().parse()?)
+async fn images(cluster: &Cluster) -> anyhow::Result<f64> {
+    let api = cluster.primary.api();
+    let images = api.metric("tidemark_primary_images_total").await?;
+    Ok(images.unwrap_or(0.0))
 }

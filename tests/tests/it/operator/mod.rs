@@ -2,6 +2,7 @@
 
 mod exposition;
 mod files;
+mod lines;
 mod observed;
 pub(crate) mod queries;
 mod settings;
