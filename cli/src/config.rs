@@ -67,6 +67,17 @@ pub(crate) enum SqlLimits {
     D1,
 }
 
+/// How what a replica is sent is compressed on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StreamCompression {
+    /// A page that was sent before costs little more than what of it has changed
+    #[default]
+    Zstd,
+    /// For a replica next to its primary
+    None,
+}
+
 /// Everything a node is told at its start.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Config {
@@ -132,6 +143,8 @@ pub(crate) struct Config {
     pub(crate) audit_bytes_per_second: u64,
     /// Databases of a primary that stay open though they are idle.
     pub(crate) open_databases: usize,
+    /// Of replicas.
+    pub(crate) stream_compression: StreamCompression,
     /// Bounds of SQL statements: parameters, columns, lengths and so on.
     pub(crate) sql_limits: SqlLimits,
     /// Rows of one answer at most. A larger one fails.
@@ -183,6 +196,7 @@ impl Default for Config {
             audit_every: tidemark_replica::AUDIT_EVERY,
             audit_bytes_per_second: tidemark_replica::AUDIT_RATE,
             open_databases: tidemark_primary::OPEN_MAX,
+            stream_compression: StreamCompression::default(),
             sql_limits: SqlLimits::default(),
             answer_rows: answer.rows_max,
             answer_bytes: answer.bytes_max as u64,

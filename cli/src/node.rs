@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::caches::CacheCollector;
-use crate::config::Config;
+use crate::config::{Config, StreamCompression};
 use crate::handles;
 use crate::home::{Home, HomeError, NewId};
 use crate::logging::DroppedLinesCollector;
@@ -222,6 +222,7 @@ async fn run_replica(
         open_max: config.open_databases,
         audit_every: config.audit_every,
         audit_rate: config.audit_bytes_per_second,
+        compress: config.stream_compression == StreamCompression::Zstd,
         ..ReplicaConfig::new(
             home.directory().to_owned(),
             home.identity().node,

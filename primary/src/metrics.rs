@@ -78,6 +78,7 @@ pub(crate) struct Metrics {
     pub(crate) followers: Gauge,
     pub(crate) shipped: Counter,
     pub(crate) shipped_bytes: Counter,
+    pub(crate) sent_bytes: Counter,
     pub(crate) images: Counter,
     taken_over: Counter,
     fetched_pages: Counter,
@@ -115,6 +116,7 @@ impl Metrics {
             followers: Gauge::default(),
             shipped: Counter::default(),
             shipped_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
             images: Counter::default(),
             taken_over: Counter::default(),
             fetched_pages: Counter::default(),
@@ -190,6 +192,11 @@ impl Metrics {
             "shipped_bytes",
             "Bytes of records sent",
             metrics.shipped_bytes.clone(),
+        );
+        registry.register(
+            "sent_bytes",
+            "Bytes of messages given to replicas' connections, packed as they go out",
+            metrics.sent_bytes.clone(),
         );
         registry.register(
             "images",

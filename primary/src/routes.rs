@@ -12,7 +12,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tidemark_protocol::headers::{ADVERTISED, LEADER, STREAM};
-use tidemark_protocol::stream::{ASKS, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX, TOLD_VOTERS};
+use tidemark_protocol::stream::{
+    ASKS, ENVELOPE_BYTES, PACKED, PAYLOAD_BYTES_MAX, TOLD_VOTERS, says,
+};
 use tokio::time::timeout;
 
 use crate::append_socket::{self, APPEND_PATH};
@@ -60,14 +62,17 @@ async fn stream(
         Ok(upgrade) => {
             let ship = Arc::clone(&primary.ship);
             let url = headers.get(ADVERTISED).and_then(|url| url.to_str().ok());
-            let url = url.map(str::to_owned);
-            let told_voters = headers
-                .get(STREAM)
-                .is_some_and(|knows| knows == TOLD_VOTERS);
+            let knows = headers.get(STREAM).and_then(|words| words.to_str().ok());
+            let knows = knows.unwrap_or_default();
+            let request = session::Request {
+                url: url.map(str::to_owned),
+                told_voters: says(knows, TOLD_VOTERS),
+                packed: says(knows, PACKED),
+            };
             let mut response = upgrade
                 .max_message_size(FOLLOWER_MESSAGE_BYTES_MAX)
                 .max_frame_size(FOLLOWER_MESSAGE_BYTES_MAX)
-                .on_upgrade(move |socket| session::serve(ship, url, told_voters, socket));
+                .on_upgrade(move |socket| session::serve(ship, request, socket));
             let understood = HeaderValue::from_static(ASKS);
             let name = HeaderName::from_static(STREAM);
             response.headers_mut().insert(name, understood);

@@ -37,5 +37,6 @@ pub const SHOULD_RETRY: &str = "x-should-retry";
 /// On a refusal by a voter that does not lead: base URL of the one that does.
 pub const LEADER: &str = "tidemark-leader";
 /// In the request for a source's stream, and in its answer: what the one who sends it understands beyond the first
-/// version. See [`crate::stream::TOLD_VOTERS`] and [`crate::stream::ASKS`].
+/// version, in words separated by commas. See [`crate::stream::TOLD_VOTERS`], [`crate::stream::PACKED`] and
+/// [`crate::stream::ASKS`].
 pub const STREAM: &str = "tidemark-stream";

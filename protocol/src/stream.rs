@@ -15,6 +15,7 @@
 //!    still leads, sends whatever was committed by then, and answers behind that ([`SourceMessage::Current`]).
 //! 6. The source tells who votes ([`SourceMessage::Voters`]), so that a follower finds the cell again when all that
 //!    it was set up with have been replaced.
+//! 7. A source packs its larger messages for a follower that wants it ([`SourceMessage::Packed`]).
 //!
 //! ```text
 //! confirmed <= applied <= sent <= acknowledged        (per database and follower)
@@ -46,6 +47,8 @@ pub const STREAM_VERSION: u8 = 1;
 pub const ASKS: &str = "asks";
 /// In the same header of a follower's request for the stream: it knows [`SourceMessage::Voters`].
 pub const TOLD_VOTERS: &str = "voters";
+/// In the same place: it knows [`SourceMessage::Packed`], and wants large messages to come so.
+pub const PACKED: &str = "zstd";
 /// Most voters in one [`SourceMessage::Voters`].
 pub const VOTERS_PER_MESSAGE_MAX: usize = 64;
 /// Longest URL in one, in bytes.
@@ -57,8 +60,9 @@ const CRC_AT: Range<usize> = 12..ENVELOPE_BYTES;
 /// Largest transaction that is sent as one. Of a larger one a follower is sent the pages, as of a state that
 /// it is too far behind of: in pieces, between which others have their turn, and which need no memory.
 pub const TRANSACTION_SENT_BYTES_MAX: usize = 64 << 20;
-/// Largest payload: a transaction and its term.
-pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_SENT_BYTES_MAX + 64;
+/// Largest payload: a transaction and its term, packed without getting smaller. zstd adds 3 bytes to each 128 KiB that it
+/// cannot compress.
+pub const PAYLOAD_BYTES_MAX: usize = TRANSACTION_SENT_BYTES_MAX + (64 << 10);
 const _: () = assert!(TRANSACTION_SENT_BYTES_MAX <= TRANSACTION_BYTES_MAX);
 /// Most page hashes in one [`FollowerMessage::Hashes`].
 pub const HASHES_PER_MESSAGE_MAX: usize = 128 * 1024;
@@ -195,6 +199,13 @@ pub enum SourceMessage {
     Voters {
         /// Who, and the base URL at which the others of the cell reach it.
         voters: Vec<(NodeId, String)>,
+    },
+    /// Another message, compressed. All of a connection are one zstd frame that never ends, flushed behind each.
+    Packed {
+        /// Bytes of the message.
+        message_bytes: u32,
+        /// The next bytes of the frame.
+        packed: Bytes,
     },
 }
 
@@ -345,6 +356,7 @@ impl SourceMessage {
     const HEARTBEAT: u8 = 72;
     const CURRENT: u8 = 73;
     const VOTERS: u8 = 74;
+    const PACKED: u8 = 75;
 
     /// The bytes of the message.
     pub fn encode(&self) -> Bytes {
@@ -417,11 +429,20 @@ impl SourceMessage {
                 }
                 Self::VOTERS
             }
+            Self::Packed {
+                message_bytes,
+                packed,
+            } => {
+                to.reserve(4 + packed.len());
+                to.put_u32_le(*message_bytes);
+                to.put_slice(packed);
+                Self::PACKED
+            }
         };
         seal(to, kind)
     }
 
-    /// Reads a message that must fill `bytes` exactly. Pages and transactions share its bytes.
+    /// Reads a message that must fill `bytes` exactly. Pages, transactions and what is packed share its bytes.
     pub fn decode(bytes: &Bytes) -> Result<Self, StreamError> {
         let (kind, mut from) = open(bytes)?;
         let message = match kind {
@@ -483,11 +504,31 @@ impl SourceMessage {
             Self::VOTERS => Self::Voters {
                 voters: get_voters(&mut from)?,
             },
+            Self::PACKED => {
+                want(&from, 4)?;
+                let message_bytes = from.get_u32_le();
+                let max = ENVELOPE_BYTES + PAYLOAD_BYTES_MAX;
+                if message_bytes as usize > max {
+                    return Err(StreamError::TooMany {
+                        got: message_bytes as usize,
+                        max,
+                    });
+                }
+                Self::Packed {
+                    message_bytes,
+                    packed: from.split_off(0),
+                }
+            }
             got => return Err(StreamError::Kind { got }),
         };
         end(&from, bytes)?;
         Ok(message)
     }
+}
+
+/// Whether a header `tidemark-stream` has this word: they are separated by commas.
+pub fn says(header: &str, word: &str) -> bool {
+    header.split(',').any(|said| said.trim() == word)
 }
 
 /// Bytes of the message that begins with `start`, envelope included, or `None` if that is not to be seen

@@ -81,6 +81,8 @@ pub struct ReplicaConfig {
     pub audit_every: Duration,
     /// See [`AUDIT_RATE`].
     pub audit_rate: u64,
+    /// Whether the source is asked to compress the stream. It costs both sides some 10 us for each transaction.
+    pub compress: bool,
 }
 
 impl ReplicaConfig {
@@ -108,6 +110,7 @@ impl ReplicaConfig {
             open_max: OPEN_MAX,
             audit_every: AUDIT_EVERY,
             audit_rate: AUDIT_RATE,
+            compress: true,
         }
     }
 }

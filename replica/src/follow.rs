@@ -20,7 +20,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tidemark_protocol::headers::ADVERTISED;
 use tidemark_protocol::stream::{
-    ASKS, ENVELOPE_BYTES, FollowerMessage, PAYLOAD_BYTES_MAX, SourceMessage, TOLD_VOTERS,
+    ASKS, ENVELOPE_BYTES, FollowerMessage, PACKED, PAYLOAD_BYTES_MAX, SourceMessage, TOLD_VOTERS,
+    says,
 };
 use tidemark_protocol::{DatabaseId, PAGE_SIZE, Term, headers};
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,6 +37,7 @@ use crate::backoff::Backoff;
 use crate::config::Environment;
 use crate::copy::Item;
 use crate::core::Core;
+use crate::inlet::Inlet;
 use crate::lost::Lost;
 use crate::node::SUCCESSOR_WAIT;
 use crate::outbox::Outbox;
@@ -177,8 +179,13 @@ impl Follower {
             let url = url.map_err(tungstenite::Error::from)?;
             request.headers_mut().insert(ADVERTISED, url);
         }
-        let told = HeaderValue::from_static(TOLD_VOTERS);
-        request.headers_mut().insert(headers::STREAM, told);
+        let words: &[&str] = if core.config.compress {
+            &[TOLD_VOTERS, PACKED]
+        } else {
+            &[TOLD_VOTERS]
+        };
+        let words = HeaderValue::try_from(words.join(", ")).expect("words are ASCII");
+        request.headers_mut().insert(headers::STREAM, words);
         let message_bytes_max = Some(ENVELOPE_BYTES + PAYLOAD_BYTES_MAX);
         let limits = WebSocketConfig::default()
             .max_message_size(message_bytes_max)
@@ -189,7 +196,8 @@ impl Follower {
             .map_err(slow("the handshake"))??;
 
         let asks = answer.headers().get(headers::STREAM);
-        let asks = asks.is_some_and(|understood| understood == ASKS);
+        let asks = asks.and_then(|understood| understood.to_str().ok());
+        let asks = asks.is_some_and(|understood| says(understood, ASKS));
 
         let hello = FollowerMessage::Hello {
             node: core.config.node,
@@ -257,11 +265,17 @@ impl Follower {
         (silence_max, read): (Duration, Progress),
         backoff: &mut Backoff,
     ) -> Lost {
+        let mut inlet = Inlet::default();
         let mut yielded_at = 0;
         loop {
             // The time that a full queue takes does not count as silence, nor does a large message.
             let received = match read.wait(silence_max, receive(&mut stream)).await {
-                Ok(Ok(message)) => self.dispatch(message, outbox, backoff).await,
+                Ok(Ok(message)) => {
+                    match inlet.unpacked(message, &*self.environment.threads).await {
+                        Ok(message) => self.dispatch(message, outbox, backoff).await,
+                        Err(lost) => Err(lost),
+                    }
+                }
                 Ok(Err(lost)) => Err(lost),
                 Err(_) => Err(Lost::Silent {
                     silence: silence_max,
@@ -270,7 +284,7 @@ impl Follower {
             if let Err(lost) = received {
                 return lost;
             }
-            let moved = read.moved();
+            let moved = read.moved() + inlet.unpacked_bytes();
             if moved - yielded_at >= YIELD_BYTES {
                 yielded_at = moved;
                 tokio::task::yield_now().await;
@@ -321,6 +335,11 @@ impl Follower {
             SourceMessage::Welcome { .. } => {
                 return Err(Lost::Protocol {
                     complaint: "a second welcome".to_owned(),
+                });
+            }
+            SourceMessage::Packed { .. } => {
+                return Err(Lost::Protocol {
+                    complaint: "a packed message in a packed one".to_owned(),
                 });
             }
         }

@@ -27,6 +27,7 @@ mod copy;
 mod core;
 mod export;
 mod follow;
+mod inlet;
 mod lost;
 mod metrics;
 mod node;

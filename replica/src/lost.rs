@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use tidemark_net::UnpackError;
 use tidemark_protocol::Term;
 use tidemark_protocol::headers::LEADER;
 use tidemark_protocol::stream::StreamError;
@@ -43,6 +44,9 @@ pub(crate) enum Lost {
     /// What came is no message.
     #[error("the source sent a bad message")]
     Message(#[from] StreamError),
+    /// What came packed is nothing that the source packed.
+    #[error("the source sent a bad packed message")]
+    Unpack(#[from] UnpackError),
     /// A message that does not belong there.
     #[error("the source broke the protocol: {complaint}")]
     Protocol {
@@ -72,7 +76,7 @@ impl Lost {
             Self::Closed => "closed",
             Self::NotLeading { .. } => "redirect",
             Self::Silent { .. } => "silent",
-            Self::Message(_) => "message",
+            Self::Message(_) | Self::Unpack(_) => "message",
             Self::Protocol { .. } => "protocol",
             Self::OldTerm { .. } => "term",
             Self::Term(_) => "storage",

@@ -72,7 +72,10 @@ impl Lagging {
             replicas.push(node(
                 "replica",
                 region,
-                vec!["--upstream".to_owned(), upstream],
+                // What is packed cannot be told apart from damage once it comes in another order.
+                ["--upstream", &upstream, "--stream-compression", "none"]
+                    .map(str::to_owned)
+                    .into(),
             ));
             ways.push(Way { meddler, relay });
         }

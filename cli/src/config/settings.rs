@@ -13,7 +13,7 @@ use tidemark_protocol::{Region, Regions};
 use super::quantity::{Period, Size};
 use super::secret::Secret;
 use super::voter::{GivenId, Voter};
-use super::{Config, LogFormat, SqlLimits};
+use super::{Config, LogFormat, SqlLimits, StreamCompression};
 
 /// Settings that one source gives. What it does not give is left to the next.
 #[derive(Clone, Default, Debug, clap::Args, Deserialize)]
@@ -174,6 +174,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "TIDEMARK_AUDIT_RATE", value_name = "SIZE")]
     pub(crate) audit_rate: Option<Size>,
 
+    /// How what a replica is sent is compressed on its way [default: zstd]
+    #[arg(long, env = "TIDEMARK_STREAM_COMPRESSION", value_name = "METHOD")]
+    pub(crate) stream_compression: Option<StreamCompression>,
+
     /// Bounds of SQL statements: parameters, columns, lengths and so on [default: sqlite]
     #[arg(long, env = "TIDEMARK_SQL_LIMITS", value_name = "PROFILE")]
     pub(crate) sql_limits: Option<SqlLimits>,
@@ -234,6 +238,7 @@ impl Settings {
             open_databases,
             audit_every,
             audit_rate,
+            stream_compression,
             sql_limits,
             answer_rows,
             answer_size,
@@ -270,6 +275,7 @@ impl Settings {
         overwrite(&mut config.idle_wait, idle_wait);
         overwrite(&mut config.audit_every, audit_every);
         overwrite(&mut config.audit_bytes_per_second, audit_rate);
+        overwrite(&mut config.stream_compression, stream_compression);
         overwrite(&mut config.open_databases, open_databases);
         overwrite(&mut config.sql_limits, sql_limits);
         overwrite(&mut config.answer_rows, answer_rows);

@@ -11,6 +11,7 @@ pub(crate) mod followers;
 pub(crate) mod image;
 pub(crate) mod listed;
 pub(crate) mod recent;
+mod sender;
 pub(crate) mod session;
 
 pub(crate) use followers::Followers;

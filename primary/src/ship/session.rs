@@ -20,16 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
-use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
-use tidemark_engine::{on_thread, wait_on};
+use tidemark_engine::wait_on;
 use tidemark_protocol::stream::{
     FollowerMessage, SourceMessage, StreamError, VOTER_URL_BYTES_MAX, VOTERS_PER_MESSAGE_MAX,
 };
 use tidemark_protocol::{DatabaseId, NodeId, Position, Region, Regions, Term};
 use tokio::sync::{mpsc, watch};
-use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +35,7 @@ use super::followers::{Follower, Followers};
 use super::image::{self, HashesError, HashesInProgress};
 use super::listed::Listed;
 use super::recent::{After, Recent};
+use super::sender::Sender;
 use crate::cell::Environment;
 use crate::consensus::Consensus;
 use crate::databases::Databases;
@@ -44,17 +43,12 @@ use crate::metrics::Metrics;
 
 /// Bytes sent of one database before another gets its turn.
 const TURN_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a message from which on this task lets others of its thread have their turn: a socket that takes
-/// everything at once would keep it for as long as there is something to send.
-const YIELD_BYTES: usize = 64 << 10;
-/// Bytes of a transaction from which on its message is made on another thread.
-const LARGE_BYTES: usize = 1 << 20;
 /// Messages of an image made ahead of the connection.
 const IMAGE_MESSAGES_AHEAD: usize = 4;
 /// Messages of a replica read ahead of being handled.
 const MESSAGES_AHEAD: usize = 64;
 /// Time for the first message, and for any one message to leave: the largest, on a slow link.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Time for consensus to confirm the lease.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 /// Heartbeats without an echo after which the replica is taken for gone.
@@ -101,24 +95,30 @@ pub(crate) enum SessionError {
     Silent { what: &'static str, limit: Duration },
     #[error("the thread that made a message panicked")]
     Thread,
+    #[error("a message could not be packed")]
+    Pack(#[source] std::io::Error),
     #[error(transparent)]
     Hashes(#[from] HashesError),
 }
 
+/// What a replica says about itself when it asks for the stream.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Where it says that it is reached.
+    pub(crate) url: Option<String>,
+    /// Whether it wants to know who votes.
+    pub(crate) told_voters: bool,
+    /// Whether larger messages are to come packed.
+    pub(crate) packed: bool,
+}
+
 /// Serves one replica until either side has enough.
-/// `url` is where it says that it is reached; `told_voters` whether it wants to know who votes.
-pub(crate) async fn serve(
-    context: Arc<ShipContext>,
-    url: Option<String>,
-    told_voters: bool,
-    socket: WebSocket,
-) {
+pub(crate) async fn serve(context: Arc<ShipContext>, request: Request, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let (messages, inbox) = mpsc::channel(MESSAGES_AHEAD);
     // Reading has a task of its own, so that a large send never keeps echoes from being read.
     let reading = tokio::spawn(read(stream, messages));
-    let told = told_voters.then(Vec::new);
-    let result = Session::begin(&context, url, told, sink, inbox).await;
+    let result = Session::begin(&context, request, sink, inbox).await;
     let (node, error) = match result {
         Ok(session) => (Some(session.follower.node()), session.run().await),
         Err(error) => (None, error),
@@ -167,7 +167,7 @@ enum Question {
 
 struct Session<'a> {
     context: &'a Arc<ShipContext>,
-    sink: SplitSink<WebSocket, Message>,
+    sender: Sender,
     inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
     follower: Arc<Follower>,
     term: Term,
@@ -193,8 +193,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn begin(
         context: &'a Arc<ShipContext>,
-        url: Option<String>,
-        told: Option<Vec<(NodeId, String)>>,
+        request: Request,
         sink: SplitSink<WebSocket, Message>,
         mut inbox: mpsc::Receiver<Result<FollowerMessage, SessionError>>,
     ) -> Result<Self, SessionError> {
@@ -219,12 +218,14 @@ impl<'a> Session<'a> {
         if theirs > term {
             return Err(SessionError::OldTerm { theirs, ours: term });
         }
-        tracing::info!(replica = %node, %region, "replica connected");
+        tracing::info!(replica = %node, %region, packed = request.packed, "replica connected");
+        let threads = Arc::clone(&context.environment.threads);
+        let metrics = Arc::clone(&context.metrics);
         let mut session = Self {
             context,
-            sink,
+            sender: Sender::new(sink, request.packed, threads, metrics)?,
             inbox,
-            follower: context.followers.connect(node, region, url),
+            follower: context.followers.connect(node, region, request.url),
             term,
             sent: HashMap::new(),
             hashes: HashesInProgress::default(),
@@ -233,13 +234,14 @@ impl<'a> Session<'a> {
             image_position: None,
             asked: None,
             question: None,
-            told,
+            told: request.told_voters.then(Vec::new),
             unechoed: 0,
             started: Instant::now(),
         };
         let heartbeat_ms = u32::try_from(context.heartbeat.as_millis()).unwrap_or(u32::MAX);
         session
-            .send(&SourceMessage::Welcome {
+            .sender
+            .send(SourceMessage::Welcome {
                 node: context.node,
                 term,
                 region: context.region.clone(),
@@ -256,8 +258,7 @@ impl<'a> Session<'a> {
             Err(error) => error,
         };
         self.context.metrics.followers.dec();
-        // The replica is told, if it still listens.
-        drop(timeout(Duration::from_secs(1), self.sink.close()).await);
+        self.sender.close().await;
         error
     }
 
@@ -278,7 +279,7 @@ impl<'a> Session<'a> {
                 leads = confirmed(&mut self.question) => self.on_confirmed(leads),
                 _ = heartbeat.tick() => {
                     let stamp = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    self.send(&SourceMessage::Heartbeat { stamp, term: self.term }).await?;
+                    self.sender.send(SourceMessage::Heartbeat { stamp, term: self.term }).await?;
                     self.tell_voters().await?;
                     // Counted, not timed: while a large message leaves, none is sent and none missed.
                     self.unechoed += 1;
@@ -314,7 +315,7 @@ impl<'a> Session<'a> {
             .collect();
         if voters != *told {
             told.clone_from(&voters);
-            self.send(&SourceMessage::Voters { voters }).await?;
+            self.sender.send(SourceMessage::Voters { voters }).await?;
         }
         Ok(())
     }
@@ -344,7 +345,9 @@ impl<'a> Session<'a> {
             if missing.is_empty() {
                 let (stamp, term) = (*stamp, self.term);
                 self.question = None;
-                self.send(&SourceMessage::Current { stamp, term }).await?;
+                self.sender
+                    .send(SourceMessage::Current { stamp, term })
+                    .await?;
             }
         }
         if self.question.is_none()
@@ -414,7 +417,7 @@ impl<'a> Session<'a> {
         } = &**self.context;
         let may_leave = listed.may_lie_in(database, self.follower.region(), regions);
         if !databases.has(database) || !may_leave {
-            return self.send(&SourceMessage::Dropped { database }).await;
+            return self.sender.send(SourceMessage::Dropped { database }).await;
         }
         match position {
             Some(position) => {
@@ -422,7 +425,9 @@ impl<'a> Session<'a> {
             }
             None => {
                 self.sent.insert(database, Sent::Image);
-                self.send(&SourceMessage::NeedHashes { database }).await?;
+                self.sender
+                    .send(SourceMessage::NeedHashes { database })
+                    .await?;
             }
         }
         // From here on commits mark it; what came before is found by the position.
@@ -435,7 +440,9 @@ impl<'a> Session<'a> {
         let (fresh, dropped) = self.follower.take_news();
         for database in dropped {
             self.sent.remove(&database);
-            self.send(&SourceMessage::Dropped { database }).await?;
+            self.sender
+                .send(SourceMessage::Dropped { database })
+                .await?;
         }
         let mut again = HashSet::new();
         for database in fresh {
@@ -462,31 +469,24 @@ impl<'a> Session<'a> {
             After::UpToDate => Ok(false),
             After::Gap => {
                 self.sent.insert(database, Sent::Image);
-                self.send(&SourceMessage::NeedHashes { database }).await?;
+                self.sender
+                    .send(SourceMessage::NeedHashes { database })
+                    .await?;
                 Ok(false)
             }
             After::Transactions(transactions) => {
                 for transaction in transactions {
                     let next = transaction.header().next;
                     let bytes = transaction.encoded().len() as u64;
-                    let message = SourceMessage::Transaction {
-                        term: self.term,
-                        transaction,
-                    };
-                    if bytes < LARGE_BYTES as u64 {
-                        self.feed(&message).await?;
-                    } else {
-                        let threads = &*self.context.environment.threads;
-                        let encoded = on_thread(threads, move || message.encode()).await;
-                        self.feed_encoded(encoded.ok_or(SessionError::Thread)?)
-                            .await?;
-                    }
+                    let term = self.term;
+                    let message = SourceMessage::Transaction { term, transaction };
+                    self.sender.feed(message).await?;
                     self.follower.sent(database, next);
                     self.sent.insert(database, Sent::UpTo(next));
                     self.context.metrics.shipped.inc();
                     self.context.metrics.shipped_bytes.inc_by(bytes);
                 }
-                self.flush().await?;
+                self.sender.flush().await?;
                 Ok(true)
             }
         }
@@ -534,15 +534,23 @@ impl<'a> Session<'a> {
                 tracing::warn!(%database, "no whole state could be read for a replica");
                 self.sent.remove(&database);
                 self.follower.unfollow(database);
-                self.send(&SourceMessage::Dropped { database }).await?;
+                self.sender
+                    .send(SourceMessage::Dropped { database })
+                    .await?;
             }
             self.next_image();
             return Ok(());
         };
-        self.send(&piece).await?;
-        if let SourceMessage::ImageBegin { position, .. } = piece {
-            self.image_position = Some(position);
-        } else if let SourceMessage::ImageEnd { database } = piece {
+        if let SourceMessage::ImageBegin { position, .. } = &piece {
+            self.image_position = Some(*position);
+        }
+        let ended = if let SourceMessage::ImageEnd { database } = &piece {
+            Some(*database)
+        } else {
+            None
+        };
+        self.sender.send(piece).await?;
+        if let Some(database) = ended {
             let position = self
                 .image_position
                 .take()
@@ -553,42 +561,6 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
-    }
-
-    async fn send(&mut self, message: &SourceMessage) -> Result<(), SessionError> {
-        self.feed(message).await?;
-        self.flush().await
-    }
-
-    async fn feed(&mut self, message: &SourceMessage) -> Result<(), SessionError> {
-        self.feed_encoded(message.encode()).await
-    }
-
-    async fn feed_encoded(&mut self, message: Bytes) -> Result<(), SessionError> {
-        let bytes = message.len();
-        let sending = self.sink.feed(Message::Binary(message));
-        finish(timeout(PATIENCE, sending).await)?;
-        if bytes >= YIELD_BYTES {
-            yield_now().await;
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), SessionError> {
-        finish(timeout(PATIENCE, self.sink.flush()).await)
-    }
-}
-
-fn finish(
-    result: Result<Result<(), axum::Error>, tokio::time::error::Elapsed>,
-) -> Result<(), SessionError> {
-    match result {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(SessionError::Connection(error.to_string())),
-        Err(_) => Err(SessionError::Silent {
-            what: "take a message",
-            limit: PATIENCE,
-        }),
     }
 }
 

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tidemark_net::Unpacker;
 use tidemark_primary::STREAM_PATH;
-use tidemark_protocol::stream::{FollowerMessage, SourceMessage};
+use tidemark_protocol::headers::STREAM;
+use tidemark_protocol::stream::{FollowerMessage, PACKED, SourceMessage, says};
 use tidemark_protocol::{DatabaseId, NodeId, PageNo, Term, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -19,20 +21,32 @@ use crate::harness::{create, request, run, start};
 const ROWS: i64 = 12;
 const ROW_BYTES: i64 = 2 << 20;
 
-struct Follower(WebSocketStream<TcpStream>);
+struct Follower {
+    socket: WebSocketStream<TcpStream>,
+    unpacker: Unpacker,
+    /// Bytes of all that came, as it came.
+    received: usize,
+}
 
 impl Follower {
-    async fn connect(address: SocketAddr) -> Self {
+    /// `words` say what it understands.
+    async fn connect(address: SocketAddr, node: u64, words: &str) -> Self {
         let mut upgrade = format!("ws://{address}{STREAM_PATH}")
             .into_client_request()
             .unwrap();
         let secret = "Bearer secret".parse().unwrap();
         upgrade.headers_mut().insert("authorization", secret);
+        let words = words.parse().unwrap();
+        upgrade.headers_mut().insert(STREAM, words);
         let socket = TcpStream::connect(address).await.unwrap();
         let shaken = tokio_tungstenite::client_async(upgrade, socket).await;
-        let mut follower = Self(shaken.unwrap().0);
+        let mut follower = Self {
+            socket: shaken.unwrap().0,
+            unpacker: Unpacker::new().unwrap(),
+            received: 0,
+        };
         let hello = FollowerMessage::Hello {
-            node: NodeId(9),
+            node: NodeId(node),
             term: Term(0),
             region: "OC".parse().unwrap(),
         };
@@ -42,7 +56,7 @@ impl Follower {
 
     async fn say(&mut self, message: FollowerMessage) {
         let message = Message::Binary(message.encode());
-        self.0.send(message).await.unwrap();
+        self.socket.send(message).await.unwrap();
     }
 
     /// What comes, up to what is `last`. Signs of life are left out.
@@ -50,10 +64,21 @@ impl Follower {
         let mut messages = Vec::new();
         let all = async {
             while !messages.last().is_some_and(&last) {
-                let Message::Binary(bytes) = self.0.next().await.unwrap().unwrap() else {
+                let Message::Binary(bytes) = self.socket.next().await.unwrap().unwrap() else {
                     continue;
                 };
-                let message = SourceMessage::decode(&bytes).unwrap();
+                self.received += bytes.len();
+                let mut message = SourceMessage::decode(&bytes).unwrap();
+                if let SourceMessage::Packed {
+                    message_bytes,
+                    packed,
+                } = &message
+                {
+                    let bytes = *message_bytes as usize;
+                    let unpacked = self.unpacker.unpack(packed, bytes).unwrap();
+                    assert_eq!(unpacked.len(), bytes);
+                    message = SourceMessage::decode(&unpacked.into()).unwrap();
+                }
                 if let SourceMessage::Heartbeat { stamp, .. } = message {
                     self.say(FollowerMessage::Echo { stamp }).await;
                 } else {
@@ -100,7 +125,7 @@ async fn answer_to_a_question_comes_behind_what_was_committed_but_not_behind_ima
     let address = listener.local_addr().unwrap();
     let server = axum::serve(listener, primary.routes()).into_future();
     let server = tokio::spawn(server);
-    let mut follower = Follower::connect(address).await;
+    let mut follower = Follower::connect(address, 9, "").await;
 
     follower
         .say(FollowerMessage::Follow {
@@ -135,6 +160,74 @@ async fn answer_to_a_question_comes_behind_what_was_committed_but_not_behind_ima
     assert_eq!(transactions(&news, db), 1);
 
     drop(follower);
+    server.abort();
+    primary.stop().await;
+}
+
+/// An image that is packed on another thread, and transactions that change a row of a page that was sent before.
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_stream_says_the_same_in_fewer_bytes() {
+    const UPDATES: usize = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let primary = start(directory.path()).await;
+    let db = create(&primary, "shop").await;
+    let write = async |sql: &str| {
+        run(&primary, request(db, sql, &[])).await.unwrap();
+    };
+    write("CREATE TABLE t(n INTEGER PRIMARY KEY, v)").await;
+    let numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)";
+    let fill = &format!("{numbers} INSERT INTO t SELECT n, randomblob(100) FROM n");
+    write(fill).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = axum::serve(listener, primary.routes()).into_future();
+    let server = tokio::spawn(server);
+    let mut told = Vec::new();
+    for (node, words) in [(9, "voters"), (10, "voters, zstd")] {
+        let follower = Follower::connect(address, node, words).await;
+        assert_eq!(says(words, PACKED), node == 10);
+        told.push((follower, Vec::new(), 0));
+    }
+    for (follower, messages, _) in &mut told {
+        follower
+            .say(FollowerMessage::Follow {
+                database: db,
+                position: None,
+            })
+            .await;
+        follower
+            .say(FollowerMessage::Hashes {
+                database: db,
+                first: PageNo(1),
+                last: true,
+                hashes: Vec::new(),
+            })
+            .await;
+        let end = SourceMessage::ImageEnd { database: db };
+        messages.extend(follower.until(|message| *message == end).await);
+    }
+    for (follower, _, image_bytes) in &mut told {
+        *image_bytes = follower.received;
+    }
+    for n in 0..UPDATES {
+        write(&format!("UPDATE t SET v = {n} WHERE n IN (1, 3000, {n})")).await;
+    }
+    for (follower, messages, image_bytes) in &mut told {
+        messages.extend(follower.ask(1).await);
+        assert_eq!(transactions(messages, db), UPDATES);
+        *image_bytes = follower.received - *image_bytes;
+        // These come with the first heartbeat, whenever that is.
+        messages.retain(|message| !matches!(message, SourceMessage::Voters { .. }));
+    }
+    let [(_, plainly, plain_bytes), (_, packed, packed_bytes)] = &told[..] else {
+        unreachable!("two followers")
+    };
+    assert!(plainly == packed, "they were told different things");
+    assert!(
+        packed_bytes * 5 < *plain_bytes,
+        "{packed_bytes} of {plain_bytes}"
+    );
+    drop(told);
     server.abort();
     primary.stop().await;
 }

@@ -49,9 +49,12 @@ impl Pages {
             )
         })
     }
-}
 
-impl Pages {
+    /// Bytes that they take, numbers included.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether the page numbers ascend from 1.
     pub(super) fn validate(&self) -> Result<(), StreamError> {
         let mut previous = 0;

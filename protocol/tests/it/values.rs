@@ -174,6 +174,13 @@ pub(crate) fn source_messages() -> Vec<(&'static str, SourceMessage)> {
                 ],
             },
         ),
+        (
+            "packed",
+            SourceMessage::Packed {
+                message_bytes: 4177,
+                packed: bytes::Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x50]),
+            },
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@ use tidemark_protocol::node::Node;
 use tidemark_protocol::stream::{PagesBuilder, SourceMessage};
 use tidemark_protocol::{PAGE_SIZE, PageNo, Term};
 
-use crate::source::Tamper;
+use crate::source::{Spoil, Tamper};
 use crate::world::{DB, World, unconstrained};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +91,37 @@ async fn garbled_message_ends_the_connection_and_is_asked_for_again() {
     assert_eq!(last, Some(&(DB, Some(before))));
     assert!(
         state.seen.hashes.is_empty(),
+        "the copy itself was never in doubt"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_message_that_is_none_ends_the_connection_and_is_asked_for_again() {
+    let world = World::new().await;
+    let spoils = [Spoil::Flip, Spoil::Lose, Spoil::Nest, Spoil::Shorten];
+    for (n, spoil) in (0..).zip(spoils) {
+        let hellos = world.source.state().seen.hellos.len();
+        world.source.state().spoil = Some(spoil);
+        // The second tells that the first was lost.
+        for value in [2 * n, 2 * n + 1] {
+            let insert = format!("INSERT INTO t VALUES ({value}, 'one')");
+            world.source.write(DB, &insert, vec![]);
+        }
+        world.caught_up(DB).await;
+        let state = world.source.state();
+        assert!(state.spoil.is_none(), "{spoil:?}: nothing went out packed");
+        assert!(state.seen.hellos.len() > hellos, "{spoil:?}");
+    }
+    let rows = world.value(unconstrained("SELECT count(*) FROM t")).await;
+    assert_eq!(rows, 8);
+    let reason = |name: &str| {
+        let metric = format!("tidemark_replica_disconnects_total{{reason=\"{name}\"}}");
+        world.metric(&metric)
+    };
+    assert_eq!(reason("protocol"), 1, "a message in a message");
+    assert_eq!(reason("message"), 3);
+    assert!(
+        world.source.state().seen.hashes.is_empty(),
         "the copy itself was never in doubt"
     );
 }

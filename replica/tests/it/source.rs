@@ -11,10 +11,11 @@ use futures_util::{SinkExt, StreamExt};
 use tidemark_engine::{
     CheckpointMode, Control, Database, Opened, Options, Owner, Stamp, page_hash,
 };
+use tidemark_net::Packer;
 use tidemark_protocol::catalogue::{self, BOOKMARK_KEY, CatalogueReader, PRIMARY_REGION};
 use tidemark_protocol::headers::STREAM;
 use tidemark_protocol::stream::{
-    ASKS, FollowerMessage, PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage,
+    ASKS, FollowerMessage, PACKED, PAGES_PER_MESSAGE_MAX, PagesBuilder, SourceMessage, says,
 };
 use tidemark_protocol::{
     Bookmark, BookmarkKey, DatabaseId, NodeId, PAGE_SIZE, PageNo, Position, Seq, Statement, Term,
@@ -60,8 +61,23 @@ pub struct State {
     pub holding_images: bool,
     /// What the next transaction message becomes on its way.
     pub tamper: Option<Tamper>,
+    /// What the next packed message becomes on its way.
+    pub spoil: Option<Spoil>,
     /// What was seen.
     pub seen: Seen,
+}
+
+/// Damage to a packed message.
+#[derive(Clone, Copy, Debug)]
+pub enum Spoil {
+    /// A byte of what is packed flips, before the envelope gets its checksum.
+    Flip,
+    /// It is lost, and those behind it refer to it.
+    Lose,
+    /// It is packed twice.
+    Nest,
+    /// It says that it has fewer bytes than it has.
+    Shorten,
 }
 
 /// Damage to a message.
@@ -131,6 +147,7 @@ impl Source {
                 image_pages_max: None,
                 holding_images: false,
                 tamper: None,
+                spoil: None,
                 seen: Seen::default(),
             })),
             serving: None,
@@ -545,8 +562,41 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, stop: Cancellat
     }
 }
 
+/// Messages from so many bytes on go out packed, to a replica that wants it.
+const PACKED_BYTES_MIN: usize = 256;
+
+fn packed(packer: &mut Packer, message: &Bytes, spoil: Option<Spoil>) -> Option<Bytes> {
+    let mut pack = |message: &Bytes, fewer: u32| {
+        let message_bytes = u32::try_from(message.len()).unwrap() - fewer;
+        let mut packed = packer.pack(message).unwrap();
+        if let Some(Spoil::Flip) = spoil {
+            let middle = packed.len() / 2;
+            packed[middle] ^= 1;
+        }
+        let packed = packed.into();
+        SourceMessage::Packed {
+            message_bytes,
+            packed,
+        }
+        .encode()
+    };
+    match spoil {
+        None | Some(Spoil::Flip) => Some(pack(message, 0)),
+        Some(Spoil::Lose) => {
+            pack(message, 0);
+            None
+        }
+        Some(Spoil::Nest) => {
+            let inner = pack(message, 0);
+            Some(pack(&inner, 0))
+        }
+        Some(Spoil::Shorten) => Some(pack(message, 1)),
+    }
+}
+
 async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
     let asks = state.lock().unwrap().asks;
+    let mut packer = None;
     #[allow(clippy::result_large_err)]
     let check = |request: &Request, mut response: Response| {
         if asks {
@@ -554,6 +604,8 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
             response.headers_mut().insert(STREAM, understood);
         }
         assert_eq!(request.uri().path(), "/tidemark/v1/stream");
+        let words = request.headers()[STREAM].to_str().unwrap();
+        packer = says(words, PACKED).then(|| Packer::new().unwrap());
         let authorization = request.headers()["authorization"].to_str().unwrap();
         assert_eq!(authorization, format!("Bearer {SECRET}"));
         Ok(response)
@@ -603,7 +655,12 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
                 leaving = Some(first);
             }
             () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
-                let (_, bytes) = leaving.take().expect("it is due");
+                let (_, mut bytes) = leaving.take().expect("it is due");
+                if let Some(packer) = packer.as_mut().filter(|_| bytes.len() >= PACKED_BYTES_MIN) {
+                    let spoil = state.lock().unwrap().spoil.take();
+                    let Some(packed) = packed(packer, &bytes, spoil) else { continue };
+                    bytes = packed;
+                }
                 if socket.send(Message::Binary(bytes)).await.is_err() { return }
             }
             message = socket.next() => match message {
