@@ -1,6 +1,7 @@
 //! Messages of the replica stream, and the transaction records in them.
 
 use bytes::Bytes;
+use tidemark_net::Unpacker;
 use tidemark_protocol::Transaction;
 use tidemark_protocol::stream::{FollowerMessage, SourceMessage, message_bytes};
 
@@ -10,6 +11,8 @@ use crate::sealed;
 /// The message that carries a transaction, behind its term.
 const TRANSACTION: u8 = 66;
 const TERM_BYTES: usize = 8;
+/// Bytes that packed ones may become.
+const UNPACKED_BYTES_MAX: usize = 64 << 10;
 
 /// The bytes are a message; or the kind of one and its payload; or a record.
 pub fn check(bytes: &[u8]) {
@@ -26,6 +29,16 @@ pub fn check(bytes: &[u8]) {
         record(&Bytes::copy_from_slice(bytes));
         record(&sealed::record(bytes).into());
     });
+    unpack(bytes);
+}
+
+/// What claims to be packed becomes at most as many bytes as were asked for. Few may become many: the bound of memory
+/// above is not theirs.
+fn unpack(bytes: &[u8]) {
+    let mut unpacker = Unpacker::new().expect("memory");
+    if let Ok(message) = unpacker.unpack(bytes, UNPACKED_BYTES_MAX) {
+        assert!(message.len() <= UNPACKED_BYTES_MAX);
+    }
 }
 
 fn message(bytes: &Bytes) {

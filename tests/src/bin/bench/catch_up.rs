@@ -1,6 +1,7 @@
 //! How fast a replica that was away comes up to the primary.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,37 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// How often it is looked where the replica stands.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Kills the replica, commits so many transactions, starts it again and looks when it has them.
-pub(crate) async fn run(transactions: &[u64], rounds: usize, words: &[&str]) -> anyhow::Result<()> {
-    let places = [Place::near("WEUR")];
-    let mut cluster = Cluster::told(&node_program()?, &places, words).await;
+/// What lies between the replica and its primary, and how the stream is compressed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way<'a> {
+    /// Megabits per second; 0 for as many as loopback takes.
+    pub(crate) megabits: u64,
+    /// As `--stream-compression` has it.
+    pub(crate) compression: &'a str,
+}
+
+/// The same on each way, in one table.
+pub(crate) async fn run(
+    transactions: &[u64],
+    rounds: usize,
+    ways: impl Iterator<Item = Way<'_>>,
+) -> anyhow::Result<()> {
+    println!(
+        "| link, Mbit/s | compression | transactions missed | how | ms from the first to the last | transactions/s | bytes sent/transaction | ms from the start of the process | CPU us/transaction: primary | replica |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    for way in ways {
+        on(way, transactions, rounds).await?;
+    }
+    Ok(())
+}
+
+/// Stops the replica, commits so many transactions, starts it again and looks when it has them.
+async fn on(way: Way<'_>, transactions: &[u64], rounds: usize) -> anyhow::Result<()> {
+    let mut place = Place::near("WEUR");
+    place.link.bytes_per_second = NonZeroU64::new(way.megabits * 1_000_000 / 8);
+    let words = ["--stream-compression", way.compression];
+    let mut cluster = Cluster::told(&node_program()?, &[place], &words).await;
     let client = Cluster::client(&cluster.primary);
     client.create_database("behind").await?;
     let database = client.database("behind");
@@ -38,38 +66,41 @@ pub(crate) async fn run(transactions: &[u64], rounds: usize, words: &[&str]) -> 
     );
     database.exec(fill).await?;
     cluster.settled(Duration::from_secs(30)).await;
-    println!(
-        "| transactions missed | how | ms from the first to the last | transactions/s | ms from the start of the process | CPU us/transaction: primary | replica |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
     for &count in transactions {
         for _ in 0..rounds {
             cluster.replicas[0].stop().await;
             write(&cluster, count).await?;
             let there = position(&client).await?;
-            let images = images(&cluster).await?;
+            let images = figure(&cluster, "images").await?;
+            let sent = figure(&cluster, "sent_bytes").await?;
             let cpu = cpu_seconds(cluster.primary.pid())?;
             let started = Instant::now();
             cluster.replicas[0].start();
             let (first, last) = follow(&cluster, there).await?;
             let took = last - first;
-            // All at once: what arrives as pages is seen as one.
-            let (ms, rate) = if took.is_zero() {
-                ("-".to_owned(), "-".to_owned())
+            let as_pages = figure(&cluster, "images").await? > images;
+            // What arrives as pages is seen all at once.
+            let (how, ms, rate) = if as_pages {
+                ("pages that differ", "-".to_owned(), "-".to_owned())
             } else {
                 let seconds = took.as_secs_f64();
                 let rate = count as f64 / seconds;
-                (format!("{:.0}", seconds * 1e3), format!("{rate:.0}"))
+                (
+                    "transactions",
+                    format!("{:.0}", seconds * 1e3),
+                    format!("{rate:.0}"),
+                )
             };
             let primary = (cpu_seconds(cluster.primary.pid())? - cpu) * 1e6 / count as f64;
             let replica = cpu_seconds(cluster.replicas[0].pid())? * 1e6 / count as f64;
-            let how = if self::images(&cluster).await? > images {
-                "pages that differ"
-            } else {
-                "transactions"
+            let sent = (figure(&cluster, "sent_bytes").await? - sent) / count as f64;
+            let link = match way.megabits {
+                0 => "loopback".to_owned(),
+                megabits => megabits.to_string(),
             };
             println!(
-                "| {count} | {how} | {ms} | {rate} | {:.0} | {primary:.1} | {replica:.1} |",
+                "| {link} | {} | {count} | {how} | {ms} | {rate} | {sent:.0} | {:.0} | {primary:.1} | {replica:.1} |",
+                way.compression,
                 (last - started).as_secs_f64() * 1e3,
             );
         }
@@ -143,9 +174,11 @@ async fn follow(cluster: &Cluster, there: Position) -> anyhow::Result<(Instant, 
     anyhow::bail!("the replica is not there after {DEADLINE:?}")
 }
 
-/// Images that the primary has begun to send.
-async fn images(cluster: &Cluster) -> anyhow::Result<f64> {
+/// One of the primary's figures about replicas.
+async fn figure(cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
     let api = cluster.primary.api();
-    let images = api.metric("tidemark_primary_images_total").await?;
-    Ok(images.unwrap_or(0.0))
+    let figure = api
+        .metric(&format!("tidemark_primary_{name}_total"))
+        .await?;
+    Ok(figure.unwrap_or(0.0))
 }

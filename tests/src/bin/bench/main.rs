@@ -162,9 +162,12 @@ enum What {
         /// Rounds of each.
         #[arg(long, default_value = "3")]
         rounds: usize,
-        /// Words for the command line of the nodes.
-        #[arg(last = true)]
-        words: Vec<String>,
+        /// Megabits per second of the links; 0 for as many as loopback takes.
+        #[arg(long, value_delimiter = ',', default_value = "0,100")]
+        megabits: Vec<u64>,
+        /// How the stream is compressed.
+        #[arg(long, value_delimiter = ',', default_value = "zstd,none")]
+        compression: Vec<String>,
     },
     /// Point reads while checkpoints, an import and the bootstrap of a replica run.
     Interference {
@@ -289,10 +292,16 @@ async fn main() -> anyhow::Result<()> {
         What::CatchUp {
             transactions,
             rounds,
-            words,
+            megabits,
+            compression,
         } => {
-            let words: Vec<_> = words.iter().map(String::as_str).collect();
-            catch_up::run(&transactions, rounds, &words).await
+            let ways = megabits.iter().flat_map(|&megabits| {
+                compression.iter().map(move |compression| catch_up::Way {
+                    megabits,
+                    compression,
+                })
+            });
+            catch_up::run(&transactions, rounds, ways).await
         }
         What::Interference {
             rate,
