@@ -14,12 +14,13 @@ mod figures;
 mod text;
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tidemark_protocol::render::Tally;
 use tidemark_protocol::{DatabaseId, Statement};
 
@@ -60,7 +61,7 @@ impl Hour {
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
     /// Queries by the hash of what they were asked as.
-    known: RwLock<HashMap<u64, Arc<str>>>,
+    known: RwLock<HashMap<u64, Arc<str>, RandomState>>,
     counts: RwLock<Counts>,
 }
 
@@ -78,7 +79,7 @@ struct Counts {
 #[derive(Debug, Default)]
 struct HourOfDatabase {
     total: HourFigures,
-    queries: HashMap<Arc<str>, QueryFigures>,
+    queries: HashMap<Arc<str>, QueryFigures, RandomState>,
     bytes: usize,
 }
 
@@ -93,8 +94,8 @@ pub(crate) struct Query {
 impl Statistics {
     /// Which query these statements are. Before they run: who runs them takes them along.
     pub(crate) fn identify(&self, statements: &[Statement]) -> Arc<str> {
-        let hash = hash(statements);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let hash = hash(statements, known.hasher());
         if let Some(query) = known.get(&hash) {
             return Arc::clone(query);
         }
@@ -276,8 +277,8 @@ impl Counts {
 }
 
 /// Of as much as decides which query it is.
-fn hash(statements: &[Statement]) -> u64 {
-    let mut hasher = DefaultHasher::new();
+fn hash(statements: &[Statement], state: &RandomState) -> u64 {
+    let mut hasher = state.build_hasher();
     statements.len().hash(&mut hasher);
     let mut budget = text::LOOKED_AT_BYTES_MAX;
     for Statement { sql, .. } in statements {

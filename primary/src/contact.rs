@@ -64,9 +64,10 @@ impl Contact {
 
     /// See [`Contact::is_fresh`]; asks consensus before it says no, whose view this one trails.
     pub(crate) async fn is_certainly_fresh(&self, consensus: &Consensus) -> bool {
-        if !self.is_fresh() {
-            self.look(consensus).await;
+        if self.is_fresh() {
+            return true;
         }
+        self.look(consensus).await;
         self.is_fresh()
     }
 

@@ -102,13 +102,16 @@ pub enum DatabasesError {
     Stopped,
 }
 
+/// Looked up by every request.
+type Slots = HashMap<DatabaseId, Slot, foldhash::fast::RandomState>;
+
 /// The databases of a node.
 #[derive(Debug)]
 pub(crate) struct Databases {
     root: PathBuf,
     options: Options,
     context: Arc<PipelineContext>,
-    slots: RwLock<HashMap<DatabaseId, Slot>>,
+    slots: RwLock<Slots>,
     /// Looks at which databases are idle, counted: the time that lines note their uses by.
     looks: AtomicU64,
     /// Those that were deleted since this process started.
@@ -496,11 +499,11 @@ impl Databases {
         replacing.contains(&database)
     }
 
-    fn slots(&self) -> std::sync::RwLockReadGuard<'_, HashMap<DatabaseId, Slot>> {
+    fn slots(&self) -> std::sync::RwLockReadGuard<'_, Slots> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slots_write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<DatabaseId, Slot>> {
+    fn slots_write(&self) -> std::sync::RwLockWriteGuard<'_, Slots> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 

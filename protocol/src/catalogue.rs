@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use self::reader::{CatalogueReader, CatalogueReading};
 use crate::bookmark::BookmarkKey;
 use crate::id::{ClusterId, DatabaseId, Incarnation, NodeId, Region};
+use foldhash::fast::RandomState;
 
 /// Makes the catalogue's tables. Run once, on the empty database of a new cell.
 pub const SCHEMA: &str = "\
@@ -93,7 +94,7 @@ pub struct MemberEntry {
 /// The catalogue at one position, in memory.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    by_id: HashMap<DatabaseId, Arc<CatalogueEntry>>,
+    by_id: HashMap<DatabaseId, Arc<CatalogueEntry>, RandomState>,
     by_name: BTreeMap<Arc<str>, Arc<CatalogueEntry>>,
     rest: Rest,
 }
@@ -150,7 +151,7 @@ pub enum CatalogueError {
 impl Catalogue {
     fn new(entries: Vec<CatalogueEntry>, rest: Rest) -> Self {
         let mut catalogue = Self {
-            by_id: HashMap::new(),
+            by_id: HashMap::default(),
             by_name: BTreeMap::new(),
             rest,
         };

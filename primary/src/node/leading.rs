@@ -16,15 +16,26 @@ use crate::cell::Primary;
 use crate::consensus::ConfirmError;
 use crate::pipeline::{Line, Written, not_leading};
 
+/// A request, and what was found out about it.
+struct Task {
+    request: Execute,
+    /// Whether it is known to be nothing for the readers.
+    to_writer: bool,
+    /// What its bookmark names.
+    seen: Seq,
+    term: Term,
+    expires: Instant,
+}
+
 impl Primary {
-    /// Runs a request as the leader of `term`. `None`: this node may lead no more, and nothing happened.
+    /// Runs a request as the leader of `term`, until `expires`. `None`: this node may lead no more, and nothing
+    /// happened.
     pub(super) async fn lead(
         &self,
         request: Execute,
         term: Term,
+        expires: Instant,
     ) -> Result<Option<Answer>, Failure> {
-        // Everything below shares this time.
-        let expires = Instant::now() + request.deadline;
         let catalogue = self.catalogue().ok_or_else(not_leading)?;
         if catalogue.get(request.database).is_none() {
             return Err(no_database(&request.database.to_string()));
@@ -42,13 +53,21 @@ impl Primary {
         };
         // A write finds out by itself: without a quorum it does not commit. Unless it writes nothing.
         let mut delivered = Delivered::default();
-        if !goes_to_writer(&line, &request) {
+        let to_writer = goes_to_writer(&line, &request);
+        if !to_writer {
             match self.may_answer(&line, &request, term, expires).await {
                 Some(met) => delivered = met,
                 None => return Ok(None),
             }
         }
-        let Some(written) = self.run(&line, request, seen, term, expires).await? else {
+        let task = Task {
+            request,
+            to_writer,
+            seen,
+            term,
+            expires,
+        };
+        let Some(written) = self.run(&line, task).await? else {
             return Ok(None);
         };
         if written.wrote || written.repeated {
@@ -92,17 +111,17 @@ impl Primary {
         if !leads {
             return None;
         }
-        let begun = Instant::now();
         // A replica may have shown what the readers here do not see yet.
-        let sees_all = if first_primary || bounded {
+        let (sees_all, waited) = if first_primary || bounded {
+            let begun = Instant::now();
             let caught_up = timeout_at(expires, line.caught_up()).await;
             caught_up.ok()?;
-            true
+            (true, begun.elapsed())
         } else {
-            line.is_caught_up()
+            (line.is_caught_up(), Duration::ZERO)
         };
         Some(Delivered {
-            waited: begun.elapsed(),
+            waited,
             staleness: (proved && sees_all).then_some(Duration::ZERO),
             forwarded: None,
         })
@@ -132,15 +151,15 @@ impl Primary {
 
     /// Reads where the readers are; writes where the writer is. SQLite says which it is. `None`: it wrote
     /// nothing, and this node may lead no more.
-    async fn run(
-        &self,
-        line: &Arc<Line>,
-        request: Execute,
-        seen: Seq,
-        term: Term,
-        expires: Instant,
-    ) -> Result<Option<Written>, Failure> {
-        if !goes_to_writer(line, &request) {
+    async fn run(&self, line: &Arc<Line>, task: Task) -> Result<Option<Written>, Failure> {
+        let Task {
+            request,
+            to_writer,
+            seen,
+            term,
+            expires,
+        } = task;
+        if !to_writer {
             let served_by = &self.context.served_by;
             match self.read(line, &request, expires, served_by).await {
                 Ok(Read::Done(rendered, position)) => {

@@ -14,7 +14,7 @@ mod reading;
 mod sessions;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemark_protocol::dump::{DumpOptions, DumpOutput};
 use tidemark_protocol::node::{
@@ -25,6 +25,7 @@ use tidemark_protocol::{
     ClusterId, DatabaseId, Execute, Executed, Exported, Failure, FailureKind, Freshness, Node,
     ReadContract, RequestId, Why,
 };
+use tokio::time::Instant;
 
 pub(crate) use self::admin::timestamp;
 pub(crate) use self::exporting::EXPORTS_MAX;
@@ -37,12 +38,8 @@ const OUTAGE_WAIT: Duration = Duration::from_secs(1);
 
 impl Node for Primary {
     async fn execute(&self, request: Execute) -> Result<Executed, Failure> {
-        let begun = Instant::now();
-        let limit = request.deadline;
-        let left = move |request: Execute| Execute {
-            deadline: limit.saturating_sub(begun.elapsed()),
-            ..request
-        };
+        // Everything below shares this time.
+        let expires = Instant::now() + request.deadline;
         // How old this copy is, nothing proves here: the leader is near.
         let in_session = request.freshness == Freshness::Any
             && matches!(
@@ -55,9 +52,9 @@ impl Node for Primary {
         {
             return Ok(Executed::Answer(answer));
         }
-        let request = left(request);
         if !self.serves() {
-            let within = self.contact.patience().min(request.deadline / 4 * 3);
+            let left = expires.saturating_duration_since(Instant::now());
+            let within = self.contact.patience().min(left / 4 * 3);
             Box::pin(self.wait_for_a_leader(within)).await;
         }
         let Some(term) = *self.serving.borrow() else {
@@ -67,7 +64,7 @@ impl Node for Primary {
         if !self.contact.is_certainly_fresh(&self.consensus).await {
             return self.elsewhere();
         }
-        match self.lead(left(request), term).await {
+        match self.lead(request, term, expires).await {
             Ok(Some(answer)) => Ok(Executed::Answer(answer)),
             Ok(None) => self.elsewhere(),
             // Not taken into the log for want of a majority, and the next will not be either.

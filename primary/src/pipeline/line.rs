@@ -1,13 +1,14 @@
 //! The handle of one database on a primary: its readers, and its writer behind a strand.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tidemark_engine::{Database, EngineError, Opened, PostError, Strand, wait_on};
 use tidemark_protocol::render::Rendered;
 use tidemark_protocol::{
@@ -110,7 +111,7 @@ pub(crate) struct Line {
     permits: Arc<Semaphore>,
     /// Reads that run on SQL threads: as many as there are readers.
     long_reads: Semaphore,
-    writes_known: Mutex<HashSet<u64>>,
+    writes_known: Mutex<HashSet<u64, RandomState>>,
     proposed: HighestProposed,
     /// The look at idle databases before which it was used last.
     used_at: AtomicU64,
@@ -526,7 +527,7 @@ impl Line {
         !known.is_empty()
             && statements
                 .iter()
-                .any(|statement| known.contains(&hash(statement)))
+                .any(|statement| known.contains(&known.hasher().hash_one(&statement.sql)))
     }
 
     /// Keeps the verdict that a request writes.
@@ -539,14 +540,9 @@ impl Line {
         if known.len() >= WRITES_KNOWN_MAX {
             known.clear();
         }
-        known.insert(hash(statement));
+        let hash = known.hasher().hash_one(&statement.sql);
+        known.insert(hash);
     }
-}
-
-fn hash(statement: &Statement) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    statement.sql.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn overloaded() -> Failure {
