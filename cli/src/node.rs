@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tidemark_engine::{Options, Threads};
-use tidemark_gateway::{GatewayConfig, Handles, Identity, ServeConfig, Spool};
+use tidemark_gateway::{Dispatch, GatewayConfig, Handles, Identity, ServeConfig, Spool};
 use tidemark_net::{Connector, TcpConnector};
 use tidemark_primary::{Join, Primary, PrimaryConfig, Voter};
 use tidemark_protocol::Node;
@@ -263,7 +263,7 @@ struct Face<'a> {
 }
 
 impl Face<'_> {
-    fn router<N: Node>(mut self, role: Role, node: Arc<N>) -> anyhow::Result<axum::Router> {
+    fn router<N: Node>(mut self, role: Role, node: Arc<N>) -> anyhow::Result<Dispatch> {
         let node_id = self.home.identity().node;
         let identity = Identity {
             node: node_id,
@@ -310,7 +310,7 @@ async fn serve(
     config: &Config,
     home: &Home,
     listener: TcpListener,
-    router: axum::Router,
+    router: Dispatch,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;

@@ -3,7 +3,7 @@
 //!
 //! The way of a query:
 //!
-//! 1. [`serve()`] accepts the connection; [`router()`] finds the handler.
+//! 1. [`serve()`] accepts the connection; [`Dispatch`] finds the handler.
 //! 2. `gateway` counts the request, asks `auth` whether it may come in and `limits` for a place, and turns
 //!    whatever goes wrong, a panic included, into an envelope.
 //! 3. `ask` reads the headers, `limits` the body, `tidemark_protocol::d1` the statements.
@@ -33,6 +33,7 @@ mod cluster;
 mod config;
 mod console;
 mod databases;
+mod dispatch;
 mod envelope;
 mod forward;
 #[cfg(feature = "fuzzing")]
@@ -53,6 +54,7 @@ mod trace;
 mod transfer;
 
 pub use config::{GatewayConfig, Handles, Identity, Limits};
+pub use dispatch::Dispatch;
 pub use metrics::Metrics;
 pub use openapi::DESCRIPTION;
 pub use router::{router, routes};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
@@ -36,7 +37,8 @@ pub(crate) async fn query<N: Node>(
     path: DatabasePath,
     request: Request,
 ) -> Response {
-    run(&gateway, Route::Query, RowShape::Objects, path, request).await
+    let shape = RowShape::Objects;
+    run(&gateway, Asked { shape, path }, request).await
 }
 
 pub(crate) async fn raw<N: Node>(
@@ -44,16 +46,43 @@ pub(crate) async fn raw<N: Node>(
     path: DatabasePath,
     request: Request,
 ) -> Response {
-    run(&gateway, Route::Raw, RowShape::Arrays, path, request).await
+    let shape = RowShape::Arrays;
+    run(&gateway, Asked { shape, path }, request).await
 }
 
-async fn run<N: Node>(
-    gateway: &Gateway<N>,
-    route: Route,
+/// What the path of a query says.
+pub(crate) struct Asked {
     shape: RowShape,
     path: DatabasePath,
+}
+
+/// What this path asks for, if it is that of [`query`] or [`raw`] with nothing in it that is encoded.
+pub(crate) fn asked(method: &Method, path: &str) -> Option<Asked> {
+    let mut parts = path.strip_prefix("/client/v4/accounts/")?.split('/');
+    let mut part = || parts.next().unwrap_or_default();
+    let (account, d1, databases, database, last) = (part(), part(), part(), part(), part());
+    let shape = match last {
+        "query" => RowShape::Objects,
+        "raw" => RowShape::Arrays,
+        _ => return None,
+    };
+    let named = !account.is_empty() && !database.is_empty() && !path.contains('%');
+    let fits = method == Method::POST && (d1, databases) == ("d1", "database");
+    (named && fits && parts.next().is_none()).then(|| Asked {
+        shape,
+        path: Ok(Path((account.to_owned(), database.to_owned()))),
+    })
+}
+
+pub(crate) async fn run<N: Node>(
+    gateway: &Gateway<N>,
+    Asked { shape, path }: Asked,
     request: Request,
 ) -> Response {
+    let route = match shape {
+        RowShape::Objects => Route::Query,
+        RowShape::Arrays => Route::Raw,
+    };
     let (head, body) = request.into_parts();
     let work = async {
         let Path((account, database)) = path.map_err(|rejection| bad_path(&rejection))?;

@@ -13,6 +13,7 @@ use tidemark_protocol::d1::ErrorItem;
 use tidemark_protocol::{Failure, FailureKind, Node};
 
 use crate::config::{GatewayConfig, Handles};
+use crate::dispatch::Dispatch;
 use crate::envelope;
 use crate::gateway::Gateway;
 use crate::metrics::Route;
@@ -102,10 +103,10 @@ pub fn routes<N: Node>() -> Vec<(Method, &'static str)> {
 }
 
 /// The routes of a node. Other routers without a fallback of their own may be merged in.
-pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) -> Router {
+pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) -> Dispatch {
     let gateway = Arc::new(Gateway::new(node, config, handles));
     let add = |router: Router<_>, entry: Entry<N>| router.route(entry.path, entry.handler);
-    entries()
+    let router = entries()
         .into_iter()
         .fold(Router::new(), add)
         // For people, not for programs: no part of what is described.
@@ -113,7 +114,8 @@ pub fn router<N: Node>(node: Arc<N>, config: GatewayConfig, handles: Handles) ->
         .route("/console/{file}", routing::get(console::asset))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .with_state(gateway)
+        .with_state(Arc::clone(&gateway));
+    Dispatch::new(gateway, router)
 }
 
 /// A function per method that makes an [`Entry`] of a path and a handler.

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
@@ -32,9 +31,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 use tracing::{debug, warn};
 
+use crate::dispatch::Dispatch;
 use crate::guard::{self, Came};
 use crate::router::READY;
 use crate::serve::clock::Clock;
@@ -70,10 +69,10 @@ impl Default for ServeConfig {
     }
 }
 
-/// Serves `router` on `listener` until `stop`, then drains.
+/// Serves `dispatch` on `listener` until `stop`, then drains.
 pub async fn serve<L: Listen>(
     listener: L,
-    router: Router,
+    dispatch: Dispatch,
     stop: CancellationToken,
     config: ServeConfig,
 ) {
@@ -84,7 +83,7 @@ pub async fn serve<L: Listen>(
     let cut = CancellationToken::new();
     let closing = CancellationToken::new();
     let service = Service {
-        router,
+        dispatch,
         leaving: Arc::default(),
     };
     let leaving = Arc::clone(&service.leaving);
@@ -144,7 +143,7 @@ async fn accept<L: Listen>(listener: &L, places: &Arc<Semaphore>) -> io::Result<
 /// What each request meets.
 #[derive(Clone)]
 struct Service {
-    router: Router,
+    dispatch: Dispatch,
     /// The server is to stop. No token: to look at one takes a lock that all connections share.
     leaving: Arc<AtomicBool>,
 }
@@ -153,8 +152,8 @@ impl Service {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let asks_for_readiness = request.uri().path() == READY;
         let mut response = match guard::admit(request) {
-            Came::Client(request) => self.router.call(request).await?,
-            Came::Node(request) => guard::guard_answer(self.router.call(request).await?).await,
+            Came::Client(request) => self.dispatch.answer(request).await?,
+            Came::Node(request) => guard::guard_answer(self.dispatch.answer(request).await?).await,
             Came::Damaged(refusal) => guard::guard_answer(refusal).await,
         };
         if self.leaving.load(Ordering::Acquire) {

@@ -1,5 +1,6 @@
 //! `query` and `raw`: what reaches the node of a request, and what reaches the client of an answer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -367,5 +368,48 @@ async fn deadline_of_zero_passes_before_anything_runs() {
         .send()
         .await;
     got.failure(408, 7903, "deadline");
+    assert!(server.node.executed().is_empty());
+}
+
+/// The two paths of queries go past the router, unless something in them is encoded.
+#[tokio::test]
+async fn path_with_encoded_names_leads_where_the_plain_one_does() {
+    let server = Server::start(Double::leading()).await;
+    for last in ["query", "raw"] {
+        let mut answers = Vec::new();
+        for database in ["shop", "%73hop"] {
+            let got = server.post(&format!("{DATABASES}/{database}/{last}"), SELECT);
+            let got = got.send().await;
+            assert!(got.header("date").is_some());
+            let headers = got
+                .headers
+                .keys()
+                .map(ToString::to_string)
+                .collect::<BTreeSet<_>>();
+            answers.push((got.status, headers, got.text().to_owned()));
+        }
+        assert_eq!(answers[0], answers[1]);
+        assert_eq!(answers[0].0, 200);
+    }
+    let shapes: Vec<_> = server
+        .node
+        .executed()
+        .iter()
+        .map(|one| one.shape.rows)
+        .collect();
+    let (objects, arrays) = (RowShape::Objects, RowShape::Arrays);
+    assert_eq!(shapes, [objects, objects, arrays, arrays]);
+}
+
+#[tokio::test]
+async fn path_that_is_almost_that_of_a_query_is_none() {
+    let server = Server::start(Double::leading()).await;
+    let others = ["shop/query/", "shop/raw/x", "shop/quer", "shop/QUERY"];
+    let others = others.map(|path| format!("{DATABASES}/{path}"));
+    let d2 = DATABASES.replace("/d1/", "/d2/");
+    for path in others.into_iter().chain([format!("{d2}/shop/query")]) {
+        let got = server.post(&path, SELECT).send().await;
+        got.failure(404, 7000, "bad_request");
+    }
     assert!(server.node.executed().is_empty());
 }

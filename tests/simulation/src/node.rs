@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tidemark_engine::Threads;
-use tidemark_gateway::{GatewayConfig, Handles, Identity, Metrics, ServeConfig};
+use tidemark_gateway::{Dispatch, GatewayConfig, Handles, Identity, Metrics, ServeConfig};
 use tidemark_net::Connector;
 use tidemark_primary::{Primary, PrimaryConfig, Voter};
 use tidemark_protocol::env::{Clock, Random};
@@ -154,12 +154,7 @@ impl Site {
         }
     }
 
-    fn router<N: Node>(
-        &self,
-        node: &Arc<N>,
-        mut registry: Registry,
-        world: &World,
-    ) -> axum::Router {
+    fn router<N: Node>(&self, node: &Arc<N>, mut registry: Registry, world: &World) -> Dispatch {
         let identity = Identity {
             node: self.node,
             region: self.region.clone(),
@@ -189,7 +184,7 @@ impl Site {
     }
 }
 
-async fn serve(listener: SimListener, router: axum::Router) -> anyhow::Result<()> {
+async fn serve(listener: SimListener, router: Dispatch) -> anyhow::Result<()> {
     let never = CancellationToken::new();
     tidemark_gateway::serve(listener, router, never, ServeConfig::default()).await;
     Ok(())
