@@ -1,4 +1,4 @@
-//! Everything, one after the other, as tables and as JSON.
+//! Everything, one after the other, as tables, as JSON and as a plot.
 //!
 //! Each benchmark is a process of its own: none finds the memory of the one before.
 
@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
+
+use crate::plot::{self, Series};
 
 /// What is run, as words of this program's command line.
 const RUNS: [&[&str]; 12] = [
@@ -24,8 +26,11 @@ const RUNS: [&[&str]; 12] = [
     &["footprint"],
 ];
 
-/// Runs all of them, or those whose name contains `only`.
-pub(crate) fn run(only: &str, file: Option<&Path>) -> anyhow::Result<()> {
+/// Connections of the rows that are drawn.
+const DRAWN_CONNECTIONS: u64 = 64;
+
+/// Runs all of them, or those whose name contains `only`. The plot has the rates over HTTP beside what bounds them.
+pub(crate) fn run(only: &str, file: Option<&Path>, plot: Option<&Path>) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for words in RUNS.into_iter().filter(|words| words[0].contains(only)) {
         let command = format!("tidemark-bench {}", words.join(" "));
@@ -43,12 +48,51 @@ pub(crate) fn run(only: &str, file: Option<&Path>) -> anyhow::Result<()> {
         }
         let status = process.wait()?;
         anyhow::ensure!(status.success(), "{command} ended with {status}");
+        if let (["http"], Some(plot)) = (words, plot) {
+            draw(tables.done.first().map_or(&[], Vec::as_slice), plot)?;
+        }
         results.push(json!({ "command": command, "tables": tables.done }));
     }
     if let Some(file) = file {
         std::fs::write(file, serde_json::to_string_pretty(&results)?)?;
     }
     Ok(())
+}
+
+/// Draws requests per second of each workload, and of what it is compared with in the same rounds.
+fn draw(rows: &[Value], file: &Path) -> anyhow::Result<()> {
+    let drawn = rows
+        .iter()
+        .filter(|row| row["connections"] == DRAWN_CONNECTIONS as f64);
+    let drawn: Vec<_> = drawn.collect();
+    let rate = |name: &str| {
+        let row = drawn.iter().find(|row| row["workload"] == name);
+        row.and_then(|row| row["requests/s"].as_f64())
+    };
+    let compared = drawn.iter().filter_map(|row| {
+        let (name, beside) = (row["workload"].as_str()?, row["beside"].as_str()?);
+        Some((name, rate(name)?, rate(beside)?))
+    });
+    let compared: Vec<_> = compared.collect();
+    let series = [
+        ("a node", compared.iter().map(|one| one.1).collect()),
+        (
+            "what bounds it: a handler that does nothing, or the disk",
+            compared.iter().map(|one| one.2).collect(),
+        ),
+    ];
+    let mut bar = 0..;
+    plot::bars(
+        file,
+        &format!("Requests over HTTP, {DRAWN_CONNECTIONS} connections"),
+        "requests/s",
+        &compared.iter().map(|one| one.0).collect::<Vec<_>>(),
+        &series.map(|(name, values)| Series {
+            name,
+            bar: bar.next().expect("without end"),
+            values,
+        }),
+    )
 }
 
 /// The tables among the lines of an output: a row of names, a row of dashes, then rows of values.

@@ -219,6 +219,9 @@ enum What {
         /// File for the figures as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
+        /// File for the rates over HTTP as SVG.
+        #[arg(long)]
+        plot: Option<PathBuf>,
     },
     /// The handler to compare with. Prints its address.
     #[command(hide = true)]
@@ -325,7 +328,7 @@ async fn main() -> anyhow::Result<()> {
             workloads::sessions(seconds, delay, sessions).await
         }
         What::Failover { times } => workloads::failover(times).await,
-        What::All { only, json } => all::run(&only, json.as_deref()),
+        What::All { only, json, plot } => all::run(&only, json.as_deref(), plot.as_deref()),
         What::Empty => empty::serve().await,
     }
 }
