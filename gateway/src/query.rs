@@ -58,17 +58,20 @@ pub(crate) struct Asked {
 
 /// What this path asks for, if it is that of [`query`] or [`raw`] with nothing in it that is encoded.
 pub(crate) fn asked(method: &Method, path: &str) -> Option<Asked> {
-    let mut parts = path.strip_prefix("/client/v4/accounts/")?.split('/');
-    let mut part = || parts.next().unwrap_or_default();
-    let (account, d1, databases, database, last) = (part(), part(), part(), part(), part());
-    let shape = match last {
-        "query" => RowShape::Objects,
-        "raw" => RowShape::Arrays,
-        _ => return None,
+    let path = path.strip_prefix("/client/v4/accounts/")?;
+    let (path, shape) = if let Some(path) = path.strip_suffix("/query") {
+        (path, RowShape::Objects)
+    } else {
+        (path.strip_suffix("/raw")?, RowShape::Arrays)
     };
-    let named = !account.is_empty() && !database.is_empty() && !path.contains('%');
-    let fits = method == Method::POST && (d1, databases) == ("d1", "database");
-    (named && fits && parts.next().is_none()).then(|| Asked {
+    let slash = path.bytes().position(|byte| byte == b'/')?;
+    let (account, rest) = path.split_at(slash);
+    let database = rest.strip_prefix("/d1/database/")?;
+    let plain = |name: &str| {
+        let mut bytes = name.bytes();
+        !name.is_empty() && bytes.all(|byte| byte != b'/' && byte != b'%')
+    };
+    (method == Method::POST && plain(account) && plain(database)).then(|| Asked {
         shape,
         path: Ok(Path((account.to_owned(), database.to_owned()))),
     })
