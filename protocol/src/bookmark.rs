@@ -152,13 +152,18 @@ impl Bookmark {
         fields[12..16].copy_from_slice(&self.tag.to_be_bytes());
         fields[16..24].copy_from_slice(&checksum.0.to_be_bytes());
         fields[24..].copy_from_slice(&self.check.to_be_bytes());
+        let mut digits = [0; 56];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(fields) {
+            pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        }
         let mut text = [b'-'; Self::TEXT_LENGTH];
-        let mut at = 0;
-        for (index, byte) in fields.into_iter().enumerate() {
-            at += usize::from(Self::DASHED.contains(&index));
-            text[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
-            text[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
-            at += 2;
+        let mut from = 0;
+        for (dashes, to) in Self::DASHED.into_iter().chain([fields.len()]).enumerate() {
+            let (from_digit, to_digit) = (2 * from, 2 * to);
+            text[from_digit + dashes..to_digit + dashes]
+                .copy_from_slice(&digits[from_digit..to_digit]);
+            from = to;
         }
         text
     }

@@ -53,7 +53,7 @@ pub(crate) fn bars(
         .margin(16)
         .x_label_area_size(32)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..figure(groups.len()), 0.0..highest * 1.15)?;
+        .build_cartesian_2d(0.0..figure(groups.len()), 0.0..highest * 1.3)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
