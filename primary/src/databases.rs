@@ -102,8 +102,9 @@ pub enum DatabasesError {
     Stopped,
 }
 
-/// Looked up by every request.
-type Slots = HashMap<DatabaseId, Slot, foldhash::fast::RandomState>;
+/// Looked up by every request. Ids are ours: nobody can choose them to collide. And the order is the same in every run of a
+/// simulation.
+type Slots = HashMap<DatabaseId, Slot, foldhash::fast::FixedState>;
 
 /// The databases of a node.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use self::reader::{CatalogueReader, CatalogueReading};
 use crate::bookmark::BookmarkKey;
 use crate::id::{ClusterId, DatabaseId, Incarnation, NodeId, Region};
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 
 /// Makes the catalogue's tables. Run once, on the empty database of a new cell.
 pub const SCHEMA: &str = "\
@@ -94,7 +94,7 @@ pub struct MemberEntry {
 /// The catalogue at one position, in memory.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    by_id: HashMap<DatabaseId, Arc<CatalogueEntry>, RandomState>,
+    by_id: HashMap<DatabaseId, Arc<CatalogueEntry>, FixedState>,
     by_name: BTreeMap<Arc<str>, Arc<CatalogueEntry>>,
     rest: Rest,
 }
