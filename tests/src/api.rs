@@ -45,6 +45,13 @@ pub struct Query {
     headers: Vec<(String, String)>,
 }
 
+/// One figure of metrics that were read already, see [`Api::metric`].
+pub fn figure(metrics: &str, name: &str) -> anyhow::Result<Option<f64>> {
+    let mut lines = metrics.lines();
+    let figure = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(figure.map(str::parse).transpose()?)
+}
+
 impl Api {
     /// The face of a node of this build at this base URL: an answer that is not as the description of the API
     /// has it is a panic.
@@ -144,10 +151,7 @@ impl Api {
 
     /// One figure of its metrics, by the sample's name without labels; `None` while it is not among them.
     pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
-        let metrics = self.get("/metrics").await?.text;
-        let mut lines = metrics.lines();
-        let figure = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(figure.map(str::parse).transpose()?)
+        figure(&self.get("/metrics").await?.text, name)
     }
 
     /// Recomputes a database's checksum. Panics if it cannot be.

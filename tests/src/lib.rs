@@ -37,7 +37,7 @@ pub mod wait;
 mod ways;
 mod workload;
 
-pub use api::{Api, Query, Reply};
+pub use api::{Api, Query, Reply, figure};
 pub use blow::Blow;
 pub use cell::{Cell, Layout};
 pub use clocks::Clocks;

@@ -2,15 +2,17 @@
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidemark_net::Unpacker;
-use tidemark_primary::STREAM_PATH;
+use tidemark_primary::{Primary, STREAM_PATH};
 use tidemark_protocol::headers::STREAM;
 use tidemark_protocol::stream::{FollowerMessage, PACKED, SourceMessage, says};
 use tidemark_protocol::{DatabaseId, NodeId, PageNo, Term, Value};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -59,6 +61,24 @@ impl Follower {
         self.socket.send(message).await.unwrap();
     }
 
+    /// Wants a database of which it can name no state.
+    async fn follow_from_nothing(&mut self, database: DatabaseId) {
+        let position = None;
+        self.say(FollowerMessage::Follow { database, position })
+            .await;
+    }
+
+    /// Says that it has no page of it.
+    async fn say_no_hashes(&mut self, database: DatabaseId) {
+        self.say(FollowerMessage::Hashes {
+            database,
+            first: PageNo(1),
+            last: true,
+            hashes: Vec::new(),
+        })
+        .await;
+    }
+
     /// What comes, up to what is `last`. Signs of life are left out.
     async fn until(&mut self, last: impl Fn(&SourceMessage) -> bool) -> Vec<SourceMessage> {
         let mut messages = Vec::new();
@@ -101,6 +121,14 @@ impl Follower {
     }
 }
 
+/// Serves the stream of a primary.
+async fn serve(primary: &Arc<Primary>) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = axum::serve(listener, primary.routes()).into_future();
+    (address, tokio::spawn(server))
+}
+
 fn transactions(messages: &[SourceMessage], of: DatabaseId) -> usize {
     let of = |message: &&SourceMessage| matches!(message, SourceMessage::Transaction { transaction, .. } if transaction.header().database == of);
     messages.iter().filter(of).count()
@@ -121,29 +149,14 @@ async fn answer_to_a_question_comes_behind_what_was_committed_but_not_behind_ima
         let bytes = Value::Integer(ROW_BYTES);
         write("INSERT INTO t VALUES (zeroblob(?))", &[bytes]).await;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = axum::serve(listener, primary.routes()).into_future();
-    let server = tokio::spawn(server);
+    let (address, server) = serve(&primary).await;
     let mut follower = Follower::connect(address, 9, "").await;
 
-    follower
-        .say(FollowerMessage::Follow {
-            database: db,
-            position: None,
-        })
-        .await;
+    follower.follow_from_nothing(db).await;
     let before = follower.ask(1).await;
     let wish = SourceMessage::NeedHashes { database: db };
     assert!(before.contains(&wish), "{before:?}");
-    follower
-        .say(FollowerMessage::Hashes {
-            database: db,
-            first: PageNo(1),
-            last: true,
-            hashes: Vec::new(),
-        })
-        .await;
+    follower.say_no_hashes(db).await;
     let begins = |message: &SourceMessage| matches!(message, SourceMessage::ImageBegin { .. });
     follower.until(begins).await;
     write("INSERT INTO t VALUES (1)", &[]).await;
@@ -178,10 +191,7 @@ async fn packed_stream_says_the_same_in_fewer_bytes() {
     let numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)";
     let fill = &format!("{numbers} INSERT INTO t SELECT n, randomblob(100) FROM n");
     write(fill).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = axum::serve(listener, primary.routes()).into_future();
-    let server = tokio::spawn(server);
+    let (address, server) = serve(&primary).await;
     let mut told = Vec::new();
     for (node, words) in [(9, "voters"), (10, "voters, zstd")] {
         let follower = Follower::connect(address, node, words).await;
@@ -189,20 +199,8 @@ async fn packed_stream_says_the_same_in_fewer_bytes() {
         told.push((follower, Vec::new(), 0));
     }
     for (follower, messages, _) in &mut told {
-        follower
-            .say(FollowerMessage::Follow {
-                database: db,
-                position: None,
-            })
-            .await;
-        follower
-            .say(FollowerMessage::Hashes {
-                database: db,
-                first: PageNo(1),
-                last: true,
-                hashes: Vec::new(),
-            })
-            .await;
+        follower.follow_from_nothing(db).await;
+        follower.say_no_hashes(db).await;
         let end = SourceMessage::ImageEnd { database: db };
         messages.extend(follower.until(|message| *message == end).await);
     }

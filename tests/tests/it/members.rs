@@ -207,7 +207,8 @@ async fn empty_voter_joins_under_writes_though_the_log_no_longer_reaches_back() 
     // Each makes the log 16 MB longer; it is cut every 256 MiB.
     let fill = "INSERT OR REPLACE INTO fill VALUES (1, randomblob(16000000))";
     let api = cell.node(1).api();
-    while api.metric("tidemark_log_purged_index").await.unwrap() == Some(0.0) {
+    let purged = async || api.metric("tidemark_log_purged_index").await.unwrap();
+    while purged().await.unwrap_or(0.0) == 0.0 {
         large.prepare(fill).run().await.unwrap();
     }
     let writers = Writers::start(&alone).await;

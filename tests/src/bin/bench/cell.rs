@@ -158,11 +158,8 @@ async fn accounts(cell: &Cell) -> anyhow::Result<Vec<Account>> {
 pub(crate) async fn account(voter: &Node) -> anyhow::Result<Account> {
     let metrics = voter.api().get("/metrics").await?.text;
     let figure = |name: &str| {
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let line = line.ok_or_else(|| anyhow::anyhow!("{} tells no {name}", voter.name()))?;
-        anyhow::Ok(line.parse::<f64>()?)
+        let figure = tidemark_tests::figure(&metrics, name)?;
+        figure.ok_or_else(|| anyhow::anyhow!("{} tells no {name}", voter.name()))
     };
     Ok(Account {
         cpu_seconds: cpu_seconds(voter.pid())?,
