@@ -6,7 +6,6 @@
 //!
 //! A library, so that the end-to-end tests run the very same program; `src/main.rs` only calls [`main`].
 
-mod caches;
 mod cell;
 mod config;
 mod dev;
@@ -17,6 +16,7 @@ mod health;
 mod home;
 mod logging;
 mod node;
+mod process;
 mod shell;
 mod signal;
 mod system;

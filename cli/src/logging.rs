@@ -8,9 +8,6 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use anyhow::Context;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
 use tidemark_protocol::trace::TARGET;
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -88,19 +85,7 @@ pub(crate) fn start(
     Ok(Logging(guard))
 }
 
-/// Log lines that were dropped. Of this process: the nodes of a dev cluster show the same.
-#[derive(Debug)]
-pub(crate) struct DroppedLinesCollector;
-
-impl Collector for DroppedLinesCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
-        let counter = ConstCounter::new(dropped as u64);
-        counter.encode(encoder.encode_descriptor(
-            "tidemark_dropped_log_lines",
-            "Log lines that were not written, as too many waited for whoever reads them",
-            None,
-            counter.metric_type(),
-        )?)
-    }
+/// Log lines that were dropped, of this process.
+pub(crate) fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines) as u64
 }

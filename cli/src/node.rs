@@ -25,11 +25,10 @@ use tidemark_replica::{Replica, ReplicaConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::caches::CacheCollector;
 use crate::config::{Config, StreamCompression};
 use crate::handles;
 use crate::home::{Home, HomeError, NewId};
-use crate::logging::DroppedLinesCollector;
+use crate::process::ProcessCollector;
 use crate::system::{BlockingThreads, SystemClock, SystemRandom};
 
 /// Binds where the configuration says.
@@ -280,9 +279,7 @@ impl Face<'_> {
                 ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ]),
         );
-        self.registry.register_collector(Box::new(CacheCollector));
-        self.registry
-            .register_collector(Box::new(DroppedLinesCollector));
+        self.registry.register_collector(Box::new(ProcessCollector));
         let listed = self.config.voters.iter();
         let listed = listed.filter(|voter| voter.node == node_id);
         let own = listed.map(|voter| &voter.url).chain(&self.config.advertise);

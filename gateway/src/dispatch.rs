@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,6 +13,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::Body as HttpBody;
 use tidemark_protocol::Node;
 use tower::Service as _;
@@ -21,7 +21,7 @@ use tower::Service as _;
 use crate::gateway::Gateway;
 use crate::query::{self, Asked};
 
-type Query = dyn Fn(Asked, Request) -> Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync;
+type Query = dyn Fn(Asked, Request) -> BoxFuture<'static, Response> + Send + Sync;
 
 /// The routes of a node, as [`crate::serve()`] takes them.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub struct Dispatch {
 
 impl Dispatch {
     pub(crate) fn new<N: Node>(gateway: Arc<Gateway<N>>, router: Router) -> Self {
-        let query = move |asked, request| -> Pin<Box<dyn Future<Output = _> + Send>> {
+        let query = move |asked, request| -> BoxFuture<'static, Response> {
             let gateway = Arc::clone(&gateway);
             Box::pin(async move { query::run(&gateway, asked, request).await })
         };

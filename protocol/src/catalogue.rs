@@ -9,10 +9,11 @@ mod reader;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 pub use self::reader::{CatalogueReader, CatalogueReading};
 use crate::bookmark::BookmarkKey;
 use crate::id::{ClusterId, DatabaseId, Incarnation, NodeId, Region};
-use foldhash::fast::FixedState;
 
 /// Makes the catalogue's tables. Run once, on the empty database of a new cell.
 pub const SCHEMA: &str = "\

@@ -81,7 +81,8 @@ pub struct ReplicaConfig {
     pub audit_every: Duration,
     /// See [`AUDIT_RATE`].
     pub audit_rate: u64,
-    /// Whether the source is asked to compress the stream. It costs both sides some 10 us for each transaction.
+    /// Whether the source is asked to compress the stream. What that costs is in
+    /// `docs/decisions/0007-stream-compression.md`.
     pub compress: bool,
 }
 

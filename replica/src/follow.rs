@@ -270,12 +270,7 @@ impl Follower {
         loop {
             // The time that a full queue takes does not count as silence, nor does a large message.
             let received = match read.wait(silence_max, receive(&mut stream)).await {
-                Ok(Ok(message)) => {
-                    match inlet.unpacked(message, &*self.environment.threads).await {
-                        Ok(message) => self.dispatch(message, outbox, backoff).await,
-                        Err(lost) => Err(lost),
-                    }
-                }
+                Ok(Ok(message)) => self.dispatch(message, &mut inlet, outbox, backoff).await,
                 Ok(Err(lost)) => Err(lost),
                 Err(_) => Err(Lost::Silent {
                     silence: silence_max,
@@ -295,9 +290,11 @@ impl Follower {
     async fn dispatch(
         &self,
         message: SourceMessage,
+        inlet: &mut Inlet,
         outbox: &Arc<Outbox>,
         backoff: &mut Backoff,
     ) -> Result<(), Lost> {
+        let message = inlet.unpacked(message, &*self.environment.threads).await?;
         match message {
             SourceMessage::Transaction { term, transaction } => {
                 self.see(term).await?;

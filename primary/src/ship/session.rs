@@ -541,26 +541,20 @@ impl<'a> Session<'a> {
             self.next_image();
             return Ok(());
         };
+        // Before it is sent, which takes it: if that fails, the session ends.
         if let SourceMessage::ImageBegin { position, .. } = &piece {
             self.image_position = Some(*position);
-        }
-        let ended = if let SourceMessage::ImageEnd { database } = &piece {
-            Some(*database)
-        } else {
-            None
-        };
-        self.sender.send(piece).await?;
-        if let Some(database) = ended {
+        } else if let SourceMessage::ImageEnd { database } = &piece {
             let position = self
                 .image_position
                 .take()
                 .expect("an image begins before it ends");
-            if let Some(sent) = self.sent.get_mut(&database) {
+            if let Some(sent) = self.sent.get_mut(database) {
                 *sent = Sent::UpTo(position);
-                self.follower.mark(database);
+                self.follower.mark(*database);
             }
         }
-        Ok(())
+        self.sender.send(piece).await
     }
 }
 
